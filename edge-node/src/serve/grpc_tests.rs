@@ -1,0 +1,180 @@
+//! Tests of the gRPC service: its parsing alone, and the whole of it over a real socket.
+
+use proptest::prelude::*;
+use prost::Message;
+use tonic::{
+    Code,
+    transport::{Channel, Server, server::TcpIncoming},
+};
+
+use super::*;
+use crate::{
+    proto::inference::{
+        grpc_inference_service_client::GrpcInferenceServiceClient,
+        model_infer_request::InferRequestedOutputTensor,
+    },
+    serve::fake::{self, Fake},
+};
+
+const LIMIT: usize = 4096;
+
+/// A client of a server that runs until the test's runtime ends.
+async fn client(fake: Fake) -> GrpcInferenceServiceClient<Channel> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = grpc_service(Arc::new(fake), LIMIT);
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap()
+}
+
+fn floats(values: &[f32]) -> Bytes {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()
+}
+
+fn raw_request() -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "toy".into(),
+        id: "abc".into(),
+        inputs: vec![InferInputTensor {
+            name: "input".into(),
+            datatype: "FP32".into(),
+            shape: vec![1, 2, 3],
+            ..Default::default()
+        }],
+        raw_input_contents: vec![floats(&[1., 2., 3., 4., 5., 6.])],
+        ..Default::default()
+    }
+}
+
+fn typed_request(contents: InferTensorContents) -> ModelInferRequest {
+    let mut request = raw_request();
+    request.raw_input_contents.clear();
+    request.inputs[0].contents = Some(contents);
+    request
+}
+
+fn requested(name: &str) -> InferRequestedOutputTensor {
+    InferRequestedOutputTensor { name: name.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn infer_over_a_socket() {
+    let mut client = client(Fake::default()).await;
+    let typed =
+        InferTensorContents { fp32_contents: vec![1., 2., 3., 4., 5., 6.], ..Default::default() };
+    let mut named = raw_request();
+    named.outputs = vec![requested("logits")];
+    named.model_version = "3".into();
+    for request in [raw_request(), typed_request(typed), named] {
+        let reply = client.model_infer(request).await.unwrap().into_inner();
+        assert_eq!((reply.id.as_str(), reply.model_version.as_str()), ("abc", "3"));
+        assert_eq!(reply.raw_output_contents, [floats(&[21.0, 1.0])]);
+        let output = &reply.outputs[0];
+        assert_eq!((output.name.as_str(), output.datatype.as_str()), ("logits", "FP32"));
+        assert_eq!((&output.shape, &output.contents), (&vec![1, 2], &None));
+        let value = |key: &str| reply.parameters[key].parameter_choice.clone();
+        assert_eq!(value("split_point"), Some(ParameterChoice::Int64Param(5)));
+        assert_eq!(value("uplink_ms"), Some(ParameterChoice::DoubleParam(3.5)));
+        assert_eq!(reply.parameters.len(), 7);
+    }
+}
+
+#[tokio::test]
+async fn health_and_metadata_over_a_socket() {
+    let mut up = client(Fake::default()).await;
+    let mut down = client(Fake { down: true, ..Fake::default() }).await;
+    let model = ModelReadyRequest { name: "toy".into(), version: String::new() };
+    assert!(down.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
+    assert!(up.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    assert!(!down.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    assert!(up.model_ready(model.clone()).await.unwrap().into_inner().ready);
+    assert!(!down.model_ready(model).await.unwrap().into_inner().ready);
+    let other = ModelReadyRequest { name: "boat".into(), version: String::new() };
+    assert_eq!(up.model_ready(other).await.unwrap_err().code(), Code::NotFound);
+    let server = up.server_metadata(ServerMetadataRequest {}).await.unwrap().into_inner();
+    assert_eq!(server.name, "cleave");
+    let model = ModelMetadataRequest { name: "toy".into(), version: "3".into() };
+    let model = up.model_metadata(model).await.unwrap().into_inner();
+    assert_eq!((&model.versions[..], model.platform.as_str()), (&["3".to_string()][..], "cleave"));
+    assert_eq!((&model.inputs[0].shape, &model.outputs[0].shape), (&vec![-1, 2, 3], &vec![-1, 2]));
+}
+
+#[tokio::test]
+async fn failures_have_their_codes_over_a_socket() {
+    let failure = Some(InferError::Deadline("late".into()));
+    let mut client = client(Fake { failure, ..Fake::default() }).await;
+    let late = client.model_infer(raw_request()).await.unwrap_err();
+    assert_eq!((late.code(), late.message()), (Code::DeadlineExceeded, "late"));
+    let mut bad = raw_request();
+    bad.inputs.clear();
+    assert_eq!(client.model_infer(bad).await.unwrap_err().code(), Code::InvalidArgument);
+    let mut long = raw_request();
+    long.raw_input_contents = vec![vec![0; LIMIT].into()];
+    assert_eq!(client.model_infer(long).await.unwrap_err().code(), Code::OutOfRange);
+}
+
+#[test]
+fn raw_contents_are_not_copied() {
+    let request = raw_request();
+    let sent = request.raw_input_contents[0].as_ptr();
+    assert_eq!(parse(&fake::info(), request).unwrap().data().as_ptr(), sent);
+}
+
+#[test]
+fn requests_are_refused_with_the_reason() {
+    let refused = |request| match parse(&fake::info(), request) {
+        Err(InferError::BadInput(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let change = |edit: fn(&mut ModelInferRequest)| {
+        let mut request = raw_request();
+        edit(&mut request);
+        request
+    };
+    let both = |r: &mut ModelInferRequest| r.inputs[0].contents = Some(Default::default());
+    let nothing = |r: &mut ModelInferRequest| r.raw_input_contents.clear();
+    let twice = |r: &mut ModelInferRequest| r.raw_input_contents.push(Bytes::new());
+    let short = |r: &mut ModelInferRequest| r.raw_input_contents[0].truncate(20);
+    let nan = |r: &mut ModelInferRequest| r.raw_input_contents[0] = floats(&[f32::NAN; 6]);
+    let output = |r: &mut ModelInferRequest| r.outputs = vec![requested("probs")];
+    let classes = |r: &mut ModelInferRequest| {
+        r.outputs = vec![requested("logits")];
+        r.outputs[0].parameters.insert("classification".into(), InferParameter::default());
+    };
+    let cases = [
+        (change(both), "send one of them"),
+        (change(nothing), "has no contents"),
+        (change(twice), "2 entries for 1 input"),
+        (change(short), "truncated raw contents: 20 bytes"),
+        (change(nan), "NaN at index [0, 0, 0] (element 0)"),
+        (change(output), r#"no output "probs""#),
+        (change(classes), "classification"),
+        (typed_request(Default::default()), "has 0 values"),
+        (
+            typed_request(InferTensorContents { int_contents: vec![1; 6], ..Default::default() }),
+            "values in int_contents",
+        ),
+    ];
+    for (request, why) in cases {
+        let error = refused(request);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+proptest! {
+    /// A valid message with some bytes changed reaches deeper than random bytes would.
+    #[test]
+    fn no_message_panics(changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6)) {
+        let mut bytes = raw_request().encode_to_vec();
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        if let Ok(request) = ModelInferRequest::decode(&bytes[..])
+            && let Ok(tensor) = parse(&fake::info(), request)
+        {
+            prop_assert_eq!(tensor.shape()[1..].to_vec(), vec![2, 3]);
+        }
+    }
+}

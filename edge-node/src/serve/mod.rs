@@ -1,0 +1,102 @@
+//! How applications reach the edge node: the Open Inference Protocol v2, over gRPC and over REST.
+//!
+//! The protocol of KServe and Triton is used so that existing clients work unchanged and need not
+//! know that the model is split. The layers:
+//!
+//! - [`Predictor`] is the seam to the rest of the edge node: a checked tensor in, logits and what
+//!   each stage took out. Nothing in this module knows about splitting, codecs or the cloud.
+//! - `request` holds every rule about what is a valid request, once for both transports.
+//! - `grpc` and `rest` only translate: messages and bodies in, responses and errors out. The REST
+//!   side has two helpers of its own: `rest_body` (JSON and binary framing) and `json_data` (nested
+//!   number lists).
+//! - `error` gives each failure its gRPC code and its HTTP status.
+
+mod error;
+#[cfg(test)]
+mod fake;
+mod grpc;
+mod json_data;
+mod request;
+mod rest;
+mod rest_body;
+
+use cleave_shared::tensor::HostTensor;
+
+pub use error::InferError;
+pub use grpc::{GrpcInference, grpc_service};
+pub use rest::rest_router;
+
+/// Name that server metadata reports.
+pub const SERVER_NAME: &str = "cleave";
+
+/// Version that server metadata reports.
+pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Optional parts of the protocol that are implemented, by the names that Triton gives them.
+pub const SERVER_EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
+/// What runs a validated request.
+pub trait Predictor: Send + Sync + 'static {
+    /// The model being served; cheap, since every request asks.
+    fn model(&self) -> ModelInfo;
+
+    /// Whether a prediction started now would be attempted.
+    fn ready(&self) -> bool;
+
+    /// Runs the model on one batch. The input is already checked against [`Predictor::model`].
+    fn predict(
+        &self,
+        input: HostTensor,
+    ) -> impl Future<Output = Result<Prediction, InferError>> + Send;
+}
+
+/// What a client needs to know about the model to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    pub name: String,
+    pub version: String,
+    /// What runs the model: `cleave`.
+    pub platform: String,
+    pub input_name: String,
+    /// Dimensions of one sample, without the batch.
+    pub input_shape: Vec<usize>,
+    pub output_name: String,
+    /// Dimensions of one result, without the batch.
+    pub output_shape: Vec<usize>,
+    /// Largest batch that one request may carry.
+    pub max_batch: usize,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    pub output: HostTensor,
+    pub timing: Timing,
+    /// Layers that ran on the edge before the rest was left to the cloud.
+    pub split_point: usize,
+}
+
+/// What each stage of one prediction took, in milliseconds; 0 for a stage that did not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    pub head_ms: f64,
+    pub encode_ms: f64,
+    pub uplink_ms: f64,
+    pub tail_ms: f64,
+    pub downlink_ms: f64,
+    pub decode_ms: f64,
+}
+
+impl Timing {
+    /// The stages with the names that response parameters use.
+    pub fn parameters(&self) -> [(&'static str, f64); 6] {
+        [
+            ("head_ms", self.head_ms),
+            ("encode_ms", self.encode_ms),
+            ("uplink_ms", self.uplink_ms),
+            ("tail_ms", self.tail_ms),
+            ("downlink_ms", self.downlink_ms),
+            ("decode_ms", self.decode_ms),
+        ]
+    }
+}

@@ -1,0 +1,120 @@
+//! Dedicated threads for tensor work, so that computing never blocks the async runtime.
+//!
+//! A pool has a bounded queue. When it is full a job is refused at once instead of waiting: the
+//! caller turns that into `RESOURCE_EXHAUSTED`, and latency stays bounded under overload.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Why a job gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ComputeError {
+    #[error("the compute queue is full ({queue} jobs waiting); retry later")]
+    Busy { queue: usize },
+    #[error("the computation failed: {0}")]
+    Panicked(String),
+}
+
+/// A fixed number of threads behind one bounded queue; cheap to clone.
+#[derive(Clone)]
+pub struct ComputePool {
+    jobs: SyncSender<Job>,
+    queue: usize,
+}
+
+impl ComputePool {
+    /// `threads` workers, and at most `queue` jobs waiting for them.
+    pub fn new(threads: usize, queue: usize) -> Self {
+        let (jobs, waiting) = sync_channel::<Job>(queue);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for i in 0..threads.max(1) {
+            let waiting = waiting.clone();
+            thread::Builder::new()
+                .name(format!("compute-{i}"))
+                .spawn(move || work(&waiting))
+                .expect("the system can start a thread");
+        }
+        Self { jobs, queue }
+    }
+
+    /// Runs `job` on a compute thread and awaits its result without blocking the runtime.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        let (reply, result) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(job));
+            let _ = reply.send(outcome.map_err(|p| panic_text(p.as_ref())));
+        });
+        self.jobs.try_send(job).map_err(|e| match e {
+            TrySendError::Full(_) => ComputeError::Busy { queue: self.queue },
+            TrySendError::Disconnected(_) => ComputeError::Panicked("no worker is left".into()),
+        })?;
+        match result.await {
+            Ok(outcome) => outcome.map_err(ComputeError::Panicked),
+            Err(_) => Err(ComputeError::Panicked("the worker ended".into())),
+        }
+    }
+}
+
+fn work(waiting: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(|p| p.into_inner()).recv();
+        match next {
+            Ok(job) => job(),
+            Err(_) => return,
+        }
+    }
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_a_panic_is_an_error() {
+        let pool = ComputePool::new(1, 1);
+        assert_eq!(pool.run(|| 2 + 2).await, Ok(4));
+        let panicked = pool.run(|| -> u8 { panic!("boom") }).await;
+        assert_eq!(panicked, Err(ComputeError::Panicked("boom".into())));
+
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let blocked = tokio::spawn({
+            let pool = pool.clone();
+            async move {
+                pool.run(move || {
+                    let _ = started.send(());
+                    let _ = gate.recv();
+                })
+                .await
+            }
+        });
+        running.await.unwrap();
+        let queued = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.run(|| ()).await }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(pool.run(|| ()).await, Err(ComputeError::Busy { queue: 1 }));
+        go.send(()).unwrap();
+        assert_eq!(blocked.await.unwrap(), Ok(()));
+        assert_eq!(queued.await.unwrap(), Ok(()));
+    }
+}

@@ -1,0 +1,47 @@
+//! A model is an ordered list of named stages that can be cut at every boundary.
+//!
+//! A [`ModelSpec`] (from the config) plans the stages; [`Segment::build`] makes a range of them, so
+//! that a node allocates only its own. At split point `k` the head is stages `0..k` and the tail
+//! `k..N`; `k = 0` is all in the cloud, `k = N` all on the edge. What crosses the cut is an
+//! [`Activation`]: named tensors. Weights come from a [`Weights`] source and depend only on the
+//! seed and the parameter's name, never on where the cut is.
+
+mod activation;
+mod blocks;
+mod lenet;
+pub mod loss;
+mod mlp;
+mod optimizer;
+mod segment;
+mod spec;
+mod stage;
+mod weights;
+
+pub use self::{
+    activation::{Activation, Value},
+    lenet::LenetSpec,
+    loss::LossKind,
+    mlp::MlpSpec,
+    optimizer::OptimizerSpec,
+    segment::{HeadPass, Segment, StageState, TailStep},
+    spec::{ModelFamily, ModelSpec, StagePlan},
+    stage::{Block, Stage},
+    weights::{LoadedWeights, SeededWeights, Weights},
+};
+
+/// Why a model could not be built or run on this input.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    #[error("stage {stage}: expected {expected}, found {found}")]
+    Input { stage: String, expected: String, found: String },
+    #[error("weight {name}: {problem}")]
+    Weight { name: String, problem: String },
+    #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
+    Split { split: usize, stages: usize, model: &'static str },
+    #[error("labels: {0}")]
+    Labels(String),
+    #[error("gradient: {0}")]
+    Gradient(String),
+    #[error("optimiser state of stage {stage}: {problem}")]
+    Optimizer { stage: String, problem: String },
+}

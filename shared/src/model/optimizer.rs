@@ -1,0 +1,58 @@
+//! The optimiser of both halves, from burn; each stage carries its own state.
+
+use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig, momentum::MomentumConfig};
+
+/// Optimiser and its constants, as in `torch.optim`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum OptimizerSpec {
+    /// SGD; `momentum` 0 is plain SGD. No dampening, as PyTorch's default.
+    Sgd { learning_rate: f64, momentum: f64 },
+    /// Adam (Kingma & Ba 2015).
+    Adam { learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64 },
+}
+
+impl OptimizerSpec {
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Self::Sgd { learning_rate, .. } | Self::Adam { learning_rate, .. } => *learning_rate,
+        }
+    }
+
+    pub(super) fn init(&self) -> ModuleOptimizer {
+        match *self {
+            Self::Sgd { momentum, .. } if momentum == 0.0 => SgdConfig::new().init(),
+            Self::Sgd { momentum, .. } => {
+                let momentum = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);
+                SgdConfig::new().with_momentum(Some(momentum)).init()
+            }
+            Self::Adam { beta1, beta2, epsilon, .. } => AdamConfig::new()
+                .with_beta_1(beta1 as f32)
+                .with_beta_2(beta2 as f32)
+                .with_epsilon(epsilon as f32)
+                .init(),
+        }
+    }
+
+    /// `key: problem` of the first constant out of range.
+    pub fn check(&self) -> Result<(), String> {
+        let in_range = |key: &str, value: f64, low: f64, high: f64| {
+            if value >= low && value < high {
+                return Ok(());
+            }
+            Err(format!("{key} = {value} is out of range ({low} <= {key} < {high})"))
+        };
+        match *self {
+            Self::Sgd { learning_rate, momentum } => {
+                in_range("learning_rate", learning_rate, 1e-9, 10.0)?;
+                in_range("momentum", momentum, 0.0, 1.0)
+            }
+            Self::Adam { learning_rate, beta1, beta2, epsilon } => {
+                in_range("learning_rate", learning_rate, 1e-9, 10.0)?;
+                in_range("beta1", beta1, 0.0, 1.0)?;
+                in_range("beta2", beta2, 0.0, 1.0)?;
+                in_range("epsilon", epsilon, 1e-12, 1.0)
+            }
+        }
+    }
+}

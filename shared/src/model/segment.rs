@@ -1,0 +1,156 @@
+//! A contiguous range of stages: the head, the tail, or the whole model.
+//!
+//! Training is the same arithmetic wherever the cut is: the tail's backward pass ends at the
+//! activation it was sent, and the head's begins at the gradient that came back.
+
+use std::ops::Range;
+
+use burn::tensor::Device;
+
+use super::{Activation, LossKind, ModelError, ModelSpec, OptimizerSpec, Stage, Weights};
+use crate::{tensor::HostTensor, wire::NamedTensors};
+
+/// Stages `range` of a model, on one device.
+pub struct Segment {
+    stages: Vec<Box<dyn Stage>>,
+    device: Device,
+}
+
+/// A head's forward pass, kept until the gradient comes back.
+pub struct HeadPass(Activation);
+
+/// What one training step of a tail gives.
+pub struct TailStep {
+    pub loss: f32,
+    pub correct: u64,
+    /// Gradient at the cut; empty if it was not wanted.
+    pub gradient: NamedTensors,
+}
+
+impl Segment {
+    /// Builds only the stages of `range`; `train` puts them on an autodiff device.
+    pub fn build(
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+        train: bool,
+    ) -> Result<Self, ModelError> {
+        spec.check_split(range.end)?;
+        let device = if train { Device::flex().autodiff() } else { Device::flex() };
+        let plans = spec.stages();
+        let stages = plans[range].iter().map(|p| p.build(weights, &device));
+        Ok(Self { stages: stages.collect::<Result<_, _>>()?, device })
+    }
+
+    pub fn stage_names(&self) -> Vec<String> {
+        self.stages.iter().map(|s| s.name().to_string()).collect()
+    }
+
+    /// All parameters, named `<stage>.<parameter>`.
+    pub fn weights(&self) -> NamedTensors {
+        self.stages.iter().flat_map(|s| s.weights()).collect()
+    }
+
+    /// Whether a backward pass would have anything to update.
+    pub fn has_parameters(&self) -> bool {
+        self.stages.iter().any(|s| !s.weights().is_empty())
+    }
+
+    /// Inference on host tensors.
+    pub fn infer(&self, input: &NamedTensors) -> Result<NamedTensors, ModelError> {
+        Ok(self.run(Activation::from_host(input, &self.device)?)?.into_host())
+    }
+
+    fn run(&self, input: Activation) -> Result<Activation, ModelError> {
+        self.stages.iter().try_fold(input, |x, stage| stage.forward(x))
+    }
+
+    /// Forward pass of a head: the smashed data to send, and the pass to finish later.
+    pub fn head_forward(
+        &self,
+        input: &NamedTensors,
+    ) -> Result<(NamedTensors, HeadPass), ModelError> {
+        let output = self.run(Activation::from_host(input, &self.device)?)?;
+        Ok((output.clone().into_host(), HeadPass(output)))
+    }
+
+    /// Backward pass of a head from the cut-layer gradient, and the optimiser's step.
+    pub fn head_backward(
+        &mut self,
+        pass: HeadPass,
+        gradient: &NamedTensors,
+        optimizer: &OptimizerSpec,
+    ) -> Result<(), ModelError> {
+        let upstream = Activation::from_host(gradient, &self.device)?;
+        let mut grads = pass.0.weighted_sum(upstream)?.backward();
+        self.stages.iter_mut().for_each(|s| s.step(optimizer, &mut grads));
+        Ok(())
+    }
+
+    /// Forward, loss, backward and step of a tail.
+    pub fn tail_step(
+        &mut self,
+        activation: &NamedTensors,
+        labels: &HostTensor,
+        loss: LossKind,
+        optimizer: &OptimizerSpec,
+        want_gradient: bool,
+    ) -> Result<TailStep, ModelError> {
+        let input = Activation::from_host(activation, &self.device)?;
+        let input = if want_gradient { input.require_grad() } else { input };
+        let output = loss.compute(self.run(input.clone())?, labels, &self.device)?;
+        let value = output.loss.clone().into_scalar::<f32>();
+        let mut grads = output.loss.backward();
+        let gradient =
+            if want_gradient { input.grads(&grads).into_host() } else { NamedTensors::new() };
+        self.stages.iter_mut().for_each(|s| s.step(optimizer, &mut grads));
+        Ok(TailStep { loss: value, correct: output.correct, gradient })
+    }
+
+    /// Loss and number of right answers, without an update.
+    pub fn tail_evaluate(
+        &self,
+        activation: &NamedTensors,
+        labels: &HostTensor,
+        loss: LossKind,
+    ) -> Result<(f32, u64), ModelError> {
+        let output = self.run(Activation::from_host(activation, &self.device)?)?;
+        let output = loss.compute(output, labels, &self.device)?;
+        Ok((output.loss.into_scalar::<f32>(), output.correct))
+    }
+
+    /// Weights and optimiser state of each stage, for a checkpoint.
+    pub fn state(&self) -> Result<Vec<StageState>, ModelError> {
+        let state = |s: &Box<dyn Stage>| {
+            Ok(StageState {
+                stage: s.name().into(),
+                weights: s.weights(),
+                optimizer: s.optimizer_state()?,
+            })
+        };
+        self.stages.iter().map(state).collect()
+    }
+
+    /// Restores optimiser state of the stage with this name.
+    pub fn load_optimizer(
+        &mut self,
+        stage: &str,
+        optimizer: &OptimizerSpec,
+        state: Vec<u8>,
+    ) -> Result<(), ModelError> {
+        match self.stages.iter_mut().find(|s| s.name() == stage) {
+            Some(s) => s.load_optimizer_state(optimizer, state),
+            None => Err(ModelError::Optimizer {
+                stage: stage.into(),
+                problem: "is not in this segment".into(),
+            }),
+        }
+    }
+}
+
+/// One stage as it is written to disk.
+pub struct StageState {
+    pub stage: String,
+    pub weights: NamedTensors,
+    pub optimizer: Vec<u8>,
+}

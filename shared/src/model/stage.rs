@@ -1,0 +1,126 @@
+//! One named step of a model, with its parameters and the optimiser state that belongs to them.
+//!
+//! [`Block`] is what a model file writes: a burn module with a forward pass. [`Stage`] is the
+//! object-safe form that a segment holds, so that a new block needs no central enum.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
+    tensor::{Gradients, Tensor},
+};
+
+use super::{Activation, ModelError, OptimizerSpec, Value};
+use crate::{tensor::HostTensor, wire::NamedTensors};
+
+/// The computation of a stage. `forward` refuses an activation of the wrong names, rank or shape.
+pub trait Block: Module + Sync + 'static {
+    fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError>;
+}
+
+/// A block with a name and an optimiser, behind one object type.
+pub trait Stage: Send + Sync {
+    fn name(&self) -> &str;
+    fn forward(&self, input: Activation) -> Result<Activation, ModelError>;
+    /// Parameters named `<stage>.<parameter>`.
+    fn weights(&self) -> NamedTensors;
+    /// Applies the optimiser to the parameters that `grads` has gradients for.
+    fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients);
+    /// Optimiser state as burn serialises it; empty before the first step.
+    fn optimizer_state(&self) -> Result<Vec<u8>, ModelError>;
+    fn load_optimizer_state(
+        &mut self,
+        optimizer: &OptimizerSpec,
+        state: Vec<u8>,
+    ) -> Result<(), ModelError>;
+}
+
+pub(super) struct BlockStage<B> {
+    name: String,
+    block: B,
+    optimizer: Option<ModuleOptimizer>,
+}
+
+impl<B: Block> BlockStage<B> {
+    pub(super) fn boxed(name: &str, block: B) -> Box<dyn Stage> {
+        Box::new(Self { name: name.into(), block, optimizer: None })
+    }
+
+    fn state_error(&self, problem: impl ToString) -> ModelError {
+        ModelError::Optimizer { stage: self.name.clone(), problem: problem.to_string() }
+    }
+}
+
+impl<B: Block> Stage for BlockStage<B> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&self, input: Activation) -> Result<Activation, ModelError> {
+        self.block.forward(&self.name, input)
+    }
+
+    fn weights(&self) -> NamedTensors {
+        let mut collector = Collector { stage: &self.name, path: Vec::new(), found: Vec::new() };
+        self.block.visit(&mut collector);
+        collector.found
+    }
+
+    fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients) {
+        let grads = GradientsParams::from_module(grads, &self.block);
+        if grads.is_empty() {
+            return;
+        }
+        let state = self.optimizer.get_or_insert_with(|| optimizer.init());
+        self.block = state.step(optimizer.learning_rate(), self.block.clone(), grads);
+    }
+
+    fn optimizer_state(&self) -> Result<Vec<u8>, ModelError> {
+        let Some(optimizer) = &self.optimizer else { return Ok(Vec::new()) };
+        Ok(optimizer.into_bytes().map_err(|e| self.state_error(e))?.to_vec())
+    }
+
+    fn load_optimizer_state(
+        &mut self,
+        optimizer: &OptimizerSpec,
+        state: Vec<u8>,
+    ) -> Result<(), ModelError> {
+        if state.is_empty() {
+            self.optimizer = None;
+            return Ok(());
+        }
+        let bytes = burn::tensor::Bytes::from_bytes_vec(state);
+        let record = OptimizerRecord::from_bytes(bytes).map_err(|e| self.state_error(e))?;
+        self.optimizer = Some(optimizer.init().load_record(record));
+        Ok(())
+    }
+}
+
+struct Collector<'a> {
+    stage: &'a str,
+    path: Vec<String>,
+    found: Vec<(String, HostTensor)>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = format!("{}.{}", self.stage, self.path.join("."));
+        let data = param.val().into_data();
+        let shape: Vec<usize> = data.shape().iter().copied().collect();
+        let values = data.as_slice::<f32>().expect("parameters are f32");
+        self.found.push((name, HostTensor::from_f32(shape, values)));
+    }
+}
+
+impl From<Value> for Activation {
+    fn from(value: Value) -> Self {
+        Activation::single(value)
+    }
+}
