@@ -1,1 +1,19 @@
+//! Cleave's cloud node: the tail of a split model, for many edges at once.
+//!
+//! [`stack`] is the picture of the server. An inference request walks `service` → `handshake` →
+//! `tails` (the tail of that split point and those weights) → a compute thread, and back. A
+//! training stream walks `train::stream` → `train::run` (one edge's tail, its ledger and its
+//! checkpoints) → a compute thread, and back. The node keeps no state of an edge between two
+//! inference requests, so any replica can answer any of them.
 
+pub mod cli;
+mod clock;
+mod handshake;
+mod inference;
+mod service;
+pub mod stack;
+mod tails;
+mod train;
+mod weights;
+
+pub use self::stack::serve;

@@ -5,10 +5,17 @@
 //! 5G radio would. [`session`] is the state machine of exactly-once training, [`checkpoint`] how
 //! its state reaches the disk. Dependencies point from `model` and `wire` down to `tensor`.
 
+pub mod checkpoint;
 pub mod codec;
 pub mod compute;
+pub mod config;
+pub mod data;
 pub mod health;
+pub mod link;
+pub mod listen;
 pub mod model;
+pub mod session;
+pub mod shutdown;
 pub mod telemetry;
 pub mod tensor;
 pub mod wire;

@@ -3,6 +3,9 @@
 //! Everything a peer sends is checked here once, so that the rest of the code holds only valid
 //! tensors.
 
+mod chunk;
+
+pub use self::chunk::{Assembler, CHUNK_BYTES, Carrier, split};
 use crate::{
     codec::Codec,
     tensor::{DType, HostTensor, TensorError},
@@ -33,11 +36,18 @@ pub enum WireError {
     DType { name: String, dtype: i32 },
     #[error("message has no {0}")]
     Missing(&'static str),
+    #[error("tensor {name:?}: {problem}")]
+    Chunk { name: String, problem: String },
+    #[error("the message's tensors have {bytes} bytes, at most {limit} are accepted")]
+    TooLarge { bytes: u64, limit: u64 },
 }
 
 impl From<WireError> for tonic::Status {
     fn from(error: WireError) -> Self {
-        tonic::Status::invalid_argument(error.to_string())
+        match error {
+            WireError::TooLarge { .. } => tonic::Status::resource_exhausted(error.to_string()),
+            _ => tonic::Status::invalid_argument(error.to_string()),
+        }
     }
 }
 
@@ -54,7 +64,8 @@ fn encode_one(name: String, tensor: HostTensor, codec: &dyn Codec) -> v1::Tensor
     let shape = tensor.shape().iter().map(|&d| d as u64).collect();
     // Codecs are for floats; integers (labels, ids) always cross as they are.
     let data = if dtype == v1::DType::F32 { codec.encode(tensor) } else { tensor.into_data() };
-    v1::Tensor { name, dtype: dtype.into(), shape, data }
+    let data_bytes = data.len() as u64;
+    v1::Tensor { name, dtype: dtype.into(), shape, data, data_bytes }
 }
 
 /// Decodes and checks tensors from the wire.
@@ -64,6 +75,10 @@ pub fn decode(tensors: Vec<v1::Tensor>, codec: &dyn Codec) -> Result<NamedTensor
 
 fn decode_one(t: v1::Tensor, codec: &dyn Codec) -> Result<(String, HostTensor), WireError> {
     let name = t.name;
+    if t.data_bytes != t.data.len() as u64 {
+        let problem = format!("{} of its {} bytes arrived", t.data.len(), t.data_bytes);
+        return Err(WireError::Chunk { name, problem });
+    }
     let shape: Vec<usize> =
         t.shape.iter().map(|&d| usize::try_from(d).unwrap_or(usize::MAX)).collect();
     let tensor = match v1::DType::try_from(t.dtype) {
@@ -135,7 +150,8 @@ mod tests {
             dtype in -1i32..4, shape in prop::collection::vec(any::<u64>(), 0..10),
             data in prop::collection::vec(any::<u8>(), 0..64),
         ) {
-            let t = v1::Tensor { name: "x".into(), dtype, shape, data: data.into() };
+            let data_bytes = data.len() as u64;
+            let t = v1::Tensor { name: "x".into(), dtype, shape, data: data.into(), data_bytes };
             let _ = decode(vec![t], &F32);
         }
     }

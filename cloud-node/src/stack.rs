@@ -1,0 +1,123 @@
+//! The cloud node's server, top to bottom, in one place.
+
+use std::{sync::Arc, time::Duration};
+
+use cleave_shared::{
+    checkpoint::RunStore,
+    compute::ComputePool,
+    config::Config,
+    listen::listen,
+    shutdown,
+    wire::{self, v1::split_service_server::SplitServiceServer},
+};
+use tokio::sync::watch;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    clock::Clock, handshake::Handshake, inference::Inference, service::Split, tails::Tails,
+    train::Trainer,
+};
+
+/// One message: a chunk of tensor data, and room for the fields around it.
+const MAX_MESSAGE_BYTES: usize = wire::CHUNK_BYTES + (1 << 20);
+/// HTTP/2 windows: twice what the fastest profile has in flight (1.5 Gbit/s × 12 ms = 2.25 MB), so
+/// that flow control never empties the link. h2's default of 64 KiB would.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A peer that vanished without a word is noticed after at most the sum of these.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long requests in flight may take once the node was asked to end; docker kills after 10 s.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> Result<(), String> {
+    let (ending, ended) = watch::channel(false);
+    let service = service(&config, ended);
+    let listener = listen("cloud.listen", config.cloud.listen).await?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SplitServiceServer<Split>>().await;
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        // Outermost: every call has a span, also one that is refused below.
+        .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
+        // One connection cannot take the whole node: further calls on it wait their turn.
+        .concurrency_limit_per_connection(config.cloud.queue)
+        .add_service(health_service)
+        .add_service(reflection_v1())
+        .add_service(reflection_v1alpha())
+        // Innermost: a message longer than this is refused before it is read.
+        .add_service(SplitServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
+
+    tracing::info!(%address, model = config.model.family_name(), "cloud node serves");
+    let drained = async {
+        shutdown::requested().await;
+        health.set_not_serving::<SplitServiceServer<Split>>().await;
+        // Training streams have no end of their own.
+        let _ = ending.send(true);
+    };
+    let mut asked = ending.subscribe();
+    tokio::select! {
+        outcome = server.serve_with_incoming_shutdown(incoming, drained) => {
+            outcome.map_err(|e| format!("server: {e}"))
+        }
+        () = async {
+            let _ = asked.wait_for(|asked| *asked).await;
+            tokio::time::sleep(DRAIN).await;
+        } => {
+            tracing::warn!("requests were still running; ended without them");
+            Ok(())
+        }
+    }
+}
+
+/// The service and what it stands on.
+fn service(config: &Config, ended: watch::Receiver<bool>) -> Split {
+    let clock = Arc::new(Clock::start());
+    let handshake = Arc::new(Handshake::new(config));
+    let store = Arc::new(RunStore::new(config.runs.dir.join("cloud")));
+    let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);
+    let tails = Arc::new(Tails::new(config.model.clone(), store.clone(), config.cloud.max_tails));
+    let inference = Arc::new(Inference {
+        handshake: handshake.clone(),
+        tails: tails.clone(),
+        pool: pool.clone(),
+        codec: config.activation_codec(),
+        clock: clock.clone(),
+    });
+    let trainer = Trainer::new(config, handshake.clone(), store.clone(), tails, pool, ended);
+    Split {
+        spec: config.model.clone(),
+        handshake,
+        inference,
+        trainer,
+        store,
+        clock,
+        limit: config.cloud.max_activation_bytes,
+    }
+}
+
+/// Both versions of reflection: clients are only now moving to v1.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(wire::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn reflection_v1() -> tonic_reflection::server::v1::ServerReflectionServer<
+    impl tonic_reflection::server::v1::ServerReflection,
+> {
+    reflection().build_v1().expect("the descriptors were compiled with this program")
+}
+
+fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
+    impl tonic_reflection::server::v1alpha::ServerReflection,
+> {
+    reflection().build_v1alpha().expect("the descriptors were compiled with this program")
+}

@@ -1,0 +1,86 @@
+//! Training: one stream for each edge, one run behind it.
+//!
+//! A run outlives its stream: when the connection breaks, the edge opens another one and both
+//! continue from the newest state that they share. `stream` is the conversation, `run` the state.
+
+mod run;
+mod run_file;
+mod stream;
+mod table;
+
+use std::sync::Arc;
+
+use cleave_shared::{
+    checkpoint::RunStore, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
+    wire::v1,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use self::table::RunTable;
+use crate::{handshake::Handshake, tails::Tails};
+
+/// Replies that wait for the network; the edge has one step in flight, a gradient has its chunks.
+const REPLIES: usize = 8;
+
+/// What every training stream shares.
+pub struct Trainer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    spec: ModelSpec,
+    activation_codec: &'static dyn Codec,
+    gradient_codec: &'static dyn Codec,
+    handshake: Arc<Handshake>,
+    store: Arc<RunStore>,
+    tails: Arc<Tails>,
+    pool: ComputePool,
+    runs: RunTable,
+    limit: usize,
+    keep_checkpoints: usize,
+    ended: watch::Receiver<bool>,
+}
+
+impl Trainer {
+    pub fn new(
+        config: &Config,
+        handshake: Arc<Handshake>,
+        store: Arc<RunStore>,
+        tails: Arc<Tails>,
+        pool: ComputePool,
+        ended: watch::Receiver<bool>,
+    ) -> Self {
+        let shared = Shared {
+            spec: config.model.clone(),
+            activation_codec: config.activation_codec(),
+            gradient_codec: config.gradient_codec(),
+            handshake,
+            store,
+            tails,
+            pool,
+            runs: RunTable::new(config.cloud.max_runs),
+            limit: config.cloud.max_activation_bytes,
+            keep_checkpoints: config.train.keep_checkpoints,
+            ended,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Opens the run that the first message names, and answers the rest in a task of its own.
+    pub async fn start(
+        &self,
+        mut requests: Streaming<v1::TrainRequest>,
+    ) -> Result<ReceiverStream<Result<v1::TrainReply, Status>>, Status> {
+        let first = requests.message().await?.and_then(|r| r.kind);
+        let Some(v1::train_request::Kind::Open(open)) = first else {
+            return Err(Status::invalid_argument("the first message of a training stream is not `open`"));
+        };
+        let (replies, outgoing) = mpsc::channel(REPLIES);
+        let shared = self.shared.clone();
+        let conversation = stream::Conversation::open(shared, open, requests, replies).await?;
+        tokio::spawn(conversation.run());
+        Ok(ReceiverStream::new(outgoing))
+    }
+}

@@ -1,0 +1,217 @@
+//! One edge's tail in training: its weights, its optimiser, and how far it is.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use cleave_shared::{
+    checkpoint::{RunStore, WeightsId},
+    model::{LoadedWeights, ModelSpec, Segment},
+    session::{Admission, Holdings, Ledger, Source, TrainingSpec, agree},
+    tensor::HostTensor,
+    wire::{NamedTensors, v1},
+};
+use tonic::Status;
+
+use super::{Shared, run_file::RunFile};
+use crate::{
+    inference::ms_since,
+    service::{blocking, compute_status, model_status},
+    weights::{self, store_status},
+};
+
+/// The state of a run after `ledger.live()` steps.
+pub struct Run {
+    id: String,
+    training: TrainingSpec,
+    /// Taken by the compute thread during a step; gone for good if that thread panicked.
+    tail: Option<Segment>,
+    ledger: Ledger<v1::TrainStepped>,
+    /// Number of the stream that opened it last; an older stream has lost the run.
+    pub owner: u64,
+}
+
+/// A decoded step.
+pub struct Step {
+    pub id: u64,
+    pub activation: NamedTensors,
+    pub labels: HostTensor,
+    pub want_gradient: bool,
+}
+
+/// Opens or resumes a run; gives it, and the step that both sides continue from.
+pub async fn open(
+    known: Option<Run>,
+    open: v1::TrainOpen,
+    shared: &Shared,
+) -> Result<(Run, u64), Status> {
+    let cut = shared.handshake.check(open.agreement.as_ref())?;
+    let agreement = open.agreement.unwrap_or_default();
+    let training = TrainingSpec::parse(&open.training).map_err(Status::invalid_argument)?;
+    let asked = RunFile {
+        spec_hash: agreement.spec_hash,
+        split_point: cut.split,
+        weights: agreement.weights,
+        training: training.canonical(),
+    };
+    let edge = Holdings {
+        live: open.live_step,
+        can_replay: false,
+        checkpoints: open.checkpoints.into_iter().collect(),
+    };
+    let (store, spec, id) = (shared.store.clone(), shared.spec.clone(), open.run);
+    let tails = shared.tails.clone();
+    blocking(move || {
+        check_identity(&store, &id, &asked)?;
+        let cloud = match &known {
+            Some(run) => run.holdings(store.steps(&id)),
+            None => Holdings { checkpoints: store.steps(&id), ..Holdings::default() },
+        };
+        let resume = agree(&edge, &cloud);
+        if let (Source::Live, Some(run)) = (resume.cloud, known) {
+            return Ok((run, resume.step));
+        }
+        store.drop_after(&id, resume.step).map_err(store_status)?;
+        tails.forget(&id);
+        let tail = restore(&store, &spec, &asked, &id, resume.step, &training)?;
+        let ledger = Ledger::at(resume.step);
+        Ok((Run { id, training, tail: Some(tail), ledger, owner: 0 }, resume.step))
+    })
+    .await
+}
+
+/// Refuses to continue a run as something else than it was.
+fn check_identity(store: &RunStore, id: &str, asked: &RunFile) -> Result<(), Status> {
+    let dir = store.run_dir(id);
+    match RunFile::read(&dir).map_err(store_status)? {
+        None => asked.write(&dir).map_err(store_status),
+        Some(file) => {
+            let lines = file.differences(asked);
+            if lines.is_empty() {
+                return Ok(());
+            }
+            let lines = lines.join("; ");
+            Err(Status::failed_precondition(format!("run {id} exists and differs: {lines}")))
+        }
+    }
+}
+
+fn restore(
+    store: &RunStore,
+    spec: &ModelSpec,
+    file: &RunFile,
+    id: &str,
+    step: u64,
+    training: &TrainingSpec,
+) -> Result<Segment, Status> {
+    let range = file.split_point..spec.stage_count();
+    let stages = &spec.stage_names()[range.clone()];
+    if step == 0 {
+        let weights: WeightsId = file.weights.parse().map_err(store_status)?;
+        let mut source = weights::source(store, &weights, stages)?;
+        return Segment::build(spec, range, source.as_mut(), true).map_err(model_status);
+    }
+    let mut weights = NamedTensors::new();
+    let mut optimizers = Vec::new();
+    for stage in stages {
+        let files = store.read(id, step, stage).map_err(store_status)?;
+        weights.extend(files.weights);
+        optimizers.push((stage, files.optimizer));
+    }
+    let mut source = LoadedWeights::new(weights);
+    let mut tail = Segment::build(spec, range, &mut source, true).map_err(model_status)?;
+    for (stage, state) in optimizers {
+        tail.load_optimizer(stage, &training.optimizer, state).map_err(model_status)?;
+    }
+    Ok(tail)
+}
+
+impl Run {
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn holdings(&self, checkpoints: BTreeSet<u64>) -> Holdings {
+        if self.tail.is_none() {
+            return Holdings { checkpoints, ..Holdings::default() };
+        }
+        Holdings { live: self.ledger.live(), can_replay: self.ledger.can_replay(), checkpoints }
+    }
+
+    /// Whether a step took the tail with it when it failed.
+    pub fn is_broken(&self) -> bool {
+        self.tail.is_none()
+    }
+
+    /// Applies a step, or gives the reply again if it was applied before.
+    pub async fn step(&mut self, step: Step, shared: &Shared) -> Result<v1::TrainStepped, Status> {
+        match self.ledger.admit(step.id) {
+            Err(e) => return Err(Status::failed_precondition(e.to_string())),
+            Ok(Admission::Replay(reply)) => return Ok(reply.clone()),
+            Ok(Admission::Apply) => {}
+        }
+        let mut tail = self.take_tail()?;
+        let TrainingSpec { loss, optimizer } = self.training.clone();
+        let codec = shared.gradient_codec;
+        let job = move || {
+            let begin = Instant::now();
+            let Step { id, activation, labels, want_gradient } = step;
+            let done = tail.tail_step(&activation, &labels, loss, &optimizer, want_gradient);
+            let tail_ms = ms_since(begin);
+            let reply = done.map(|done| v1::TrainStepped {
+                id,
+                loss: done.loss,
+                correct: done.correct,
+                gradient: cleave_shared::wire::encode(done.gradient, codec),
+                tail_ms,
+            });
+            (tail, reply)
+        };
+        let (tail, reply) = shared.pool.run(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        // A refused step changed nothing: losses are computed before any weight is touched.
+        Ok(self.ledger.commit(reply.map_err(model_status)?).clone())
+    }
+
+    /// Loss and right answers on a batch, without an update.
+    pub async fn evaluate(
+        &mut self,
+        activation: NamedTensors,
+        labels: HostTensor,
+        shared: &Shared,
+    ) -> Result<v1::TrainEvaluated, Status> {
+        let tail = self.take_tail()?;
+        let loss = self.training.loss;
+        let job = move || {
+            let done = tail.tail_evaluate(&activation, &labels, loss);
+            (tail, done)
+        };
+        let (tail, done) = shared.pool.run(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        let (loss, correct) = done.map_err(model_status)?;
+        Ok(v1::TrainEvaluated { loss, correct })
+    }
+
+    /// Writes this half of step `id`, which must be the one the run is at.
+    pub async fn checkpoint(&mut self, id: u64, shared: &Shared) -> Result<(), Status> {
+        let live = self.ledger.live();
+        if id != live {
+            let text = format!("checkpoint of step {id}, but the run is at step {live}");
+            return Err(Status::failed_precondition(text));
+        }
+        let tail = self.tail.as_ref().ok_or_else(broken)?;
+        let state = tail.state().map_err(model_status)?;
+        let (store, run, keep) = (shared.store.clone(), self.id.clone(), shared.keep_checkpoints);
+        blocking(move || {
+            store.write(&run, id, &state).map_err(store_status)?;
+            store.retain(&run, keep).map_err(store_status)
+        })
+        .await
+    }
+
+    fn take_tail(&mut self) -> Result<Segment, Status> {
+        self.tail.take().ok_or_else(broken)
+    }
+}
+
+fn broken() -> Status {
+    Status::aborted("a step of this run failed; open the run again")
+}

@@ -1,0 +1,57 @@
+//! What a run is, on disk beside its checkpoints, so that it is not continued as another one.
+
+use std::{fs, io, path::Path};
+
+use cleave_shared::checkpoint::{CheckpointError, write_atomic};
+use serde::{Deserialize, Serialize};
+
+/// Fixed when a run is first opened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    pub spec_hash: String,
+    pub split_point: usize,
+    /// Weights that the run began with.
+    pub weights: String,
+    /// Loss and optimiser, canonical JSON.
+    pub training: String,
+}
+
+impl RunFile {
+    const NAME: &str = "run.json";
+
+    /// The file in `dir`, if the run was opened before.
+    pub fn read(dir: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = dir.join(Self::NAME);
+        let shown = || path.display().to_string();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                CheckpointError::Corrupt { path: shown(), problem: e.to_string() }
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CheckpointError::Io { path: shown(), source }),
+        }
+    }
+
+    pub fn write(&self, dir: &Path) -> Result<(), CheckpointError> {
+        let io = |source| CheckpointError::Io { path: dir.display().to_string(), source };
+        fs::create_dir_all(dir).map_err(io)?;
+        let bytes = serde_json::to_vec_pretty(self).expect("plain data");
+        write_atomic(&dir.join(Self::NAME), &bytes)
+    }
+
+    /// What differs from how the edge opens the run now.
+    pub fn differences(&self, edge: &RunFile) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut compare = |what: &str, edge: &dyn ToString, run: &dyn ToString| {
+            let (edge, run) = (edge.to_string(), run.to_string());
+            if edge != run {
+                lines.push(format!("{what}: edge has {edge}, the run has {run}"));
+            }
+        };
+        compare("model spec hash", &edge.spec_hash, &self.spec_hash);
+        compare("split point", &edge.split_point, &self.split_point);
+        compare("initial weights", &edge.weights, &self.weights);
+        compare("training spec", &edge.training, &self.training);
+        lines
+    }
+}

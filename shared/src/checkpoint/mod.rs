@@ -1,0 +1,34 @@
+//! Weights and optimiser state on disk, one folder a step, one file a stage.
+//!
+//! ```text
+//! <dir>/<run>/step-00000500/manifest.json       stages, and the SHA-256 of every file
+//!                           conv1.safetensors   weights, named <stage>.<parameter>
+//!                           conv1.optimizer     optimiser state, as burn serialises it
+//! ```
+//!
+//! A stage is a file so that a split point that moves takes whole files along. A step's folder is
+//! written under a temporary name and renamed, so that it is there completely or not at all; each
+//! node keeps its own half, and the newest step that both hold is where training resumes.
+
+mod atomic;
+mod store;
+mod weights_id;
+
+pub use self::{
+    atomic::write_atomic,
+    store::{RunStore, StageFiles},
+    weights_id::{WeightsId, check_run_id},
+};
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("{path}: {problem}")]
+    Corrupt { path: String, problem: String },
+    #[error("{0:?} is not a run id: 1 to 64 letters, digits, '-' and '_' are allowed")]
+    RunId(String),
+    #[error("{0:?} is not a weights id: expected seed:NUMBER or run:ID:STEP")]
+    WeightsId(String),
+}

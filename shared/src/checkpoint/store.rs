@@ -1,0 +1,319 @@
+//! The checkpoints of one node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    CheckpointError,
+    atomic::{io_error, sync_parent, write_atomic, write_synced},
+    check_run_id,
+};
+use crate::{
+    model::StageState,
+    tensor::{DType, HostTensor},
+    wire::NamedTensors,
+};
+
+const MANIFEST: &str = "manifest.json";
+const TEMPORARY: &str = "writing-";
+
+/// What a step's folder says of itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Manifest {
+    /// SHA-256 of each file, in hex, by name.
+    files: BTreeMap<String, String>,
+}
+
+/// The files of one stage, checked.
+pub struct StageFiles {
+    pub weights: NamedTensors,
+    /// Empty for a stage that came from the peer, or has no optimiser state.
+    pub optimizer: Vec<u8>,
+}
+
+/// Checkpoints under one folder; each node has its own.
+pub struct RunStore {
+    dir: PathBuf,
+    /// Held while a manifest is changed.
+    writing: Mutex<()>,
+}
+
+impl RunStore {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), writing: Mutex::new(()) }
+    }
+
+    pub fn run_dir(&self, run: &str) -> PathBuf {
+        self.dir.join(run)
+    }
+
+    fn step_dir(&self, run: &str, step: u64) -> PathBuf {
+        self.run_dir(run).join(format!("step-{step:08}"))
+    }
+
+    /// Writes the state of all stages after `step`; one that is already there is replaced.
+    pub fn write(&self, run: &str, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
+        check_run_id(run)?;
+        let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
+        let target = self.step_dir(run, step);
+        let temporary = self.run_dir(run).join(format!("{TEMPORARY}{step:08}"));
+        let outcome = write_step(&temporary, state).and_then(|()| {
+            replace_dir(&temporary, &target).map_err(|e| io_error(&target, e))
+        });
+        if outcome.is_err() {
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        outcome
+    }
+
+    /// Adds weights of whole stages, which came from the peer, to a step's folder.
+    pub fn add(
+        &self,
+        run: &str,
+        step: u64,
+        stages: &[String],
+        weights: NamedTensors,
+    ) -> Result<(), CheckpointError> {
+        check_run_id(run)?;
+        let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
+        let dir = self.step_dir(run, step);
+        fs::create_dir_all(&dir).map_err(|e| io_error(&dir, e))?;
+        let mut manifest = read_manifest(&dir)?.unwrap_or_default();
+        for (stage, tensors) in by_stage(stages, weights) {
+            check_run_id(&stage)?;
+            let (name, bytes) = (weights_file(&stage), serialize(&dir, &tensors)?);
+            write_atomic(&dir.join(&name), &bytes)?;
+            manifest.files.insert(name, digest(&bytes));
+        }
+        write_atomic(&dir.join(MANIFEST), &to_json(&manifest))
+    }
+
+    /// Steps of a run with a complete checkpoint.
+    pub fn steps(&self, run: &str) -> BTreeSet<u64> {
+        let entries = fs::read_dir(self.run_dir(run)).into_iter().flatten().flatten();
+        let step = |e: fs::DirEntry| {
+            let number = e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
+            e.path().join(MANIFEST).is_file().then_some(number)
+        };
+        entries.filter_map(step).collect()
+    }
+
+    /// Stages of a step that have weights here.
+    pub fn stages(&self, run: &str, step: u64) -> Result<BTreeSet<String>, CheckpointError> {
+        check_run_id(run)?;
+        let manifest = read_manifest(&self.step_dir(run, step))?.unwrap_or_default();
+        let stage = |name: &String| name.strip_suffix(".safetensors").map(str::to_string);
+        Ok(manifest.files.keys().filter_map(stage).collect())
+    }
+
+    /// The files of one stage; an error if they are not what was written.
+    pub fn read(&self, run: &str, step: u64, stage: &str) -> Result<StageFiles, CheckpointError> {
+        check_run_id(run)?;
+        let dir = self.step_dir(run, step);
+        let manifest = read_manifest(&dir)?.unwrap_or_default();
+        let name = weights_file(stage);
+        let bytes = read_checked(&dir, &name, &manifest)?;
+        let weights = deserialize(&dir.join(&name), &bytes)?;
+        let name = optimizer_file(stage);
+        let known = manifest.files.contains_key(&name);
+        let optimizer = if known { read_checked(&dir, &name, &manifest)? } else { Vec::new() };
+        Ok(StageFiles { weights, optimizer })
+    }
+
+    /// Keeps the newest `keep` checkpoints of a run.
+    pub fn retain(&self, run: &str, keep: usize) -> Result<(), CheckpointError> {
+        let steps = self.steps(run);
+        let old = steps.len().saturating_sub(keep);
+        steps.into_iter().take(old).try_for_each(|step| self.remove(run, step))
+    }
+
+    /// Drops checkpoints after `step`: the run went back and will write them again.
+    pub fn drop_after(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
+        let later = self.steps(run).split_off(&(step + 1));
+        later.into_iter().try_for_each(|step| self.remove(run, step))
+    }
+
+    fn remove(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
+        let dir = self.step_dir(run, step);
+        // Without its manifest a folder is no checkpoint, so a removal cut short leaves none.
+        fs::remove_file(dir.join(MANIFEST))
+            .and_then(|()| fs::remove_dir_all(&dir))
+            .map_err(|e| io_error(&dir, e))
+    }
+}
+
+fn write_step(dir: &Path, state: &[StageState]) -> Result<(), CheckpointError> {
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?;
+    let mut manifest = Manifest::default();
+    let mut put = |name: String, bytes: &[u8]| {
+        let path = dir.join(&name);
+        write_synced(&path, bytes).map_err(|e| io_error(&path, e))?;
+        manifest.files.insert(name, digest(bytes));
+        Ok(())
+    };
+    for stage in state {
+        put(weights_file(&stage.stage), &serialize(dir, &stage.weights)?)?;
+        if !stage.optimizer.is_empty() {
+            put(optimizer_file(&stage.stage), &stage.optimizer)?;
+        }
+    }
+    let path = dir.join(MANIFEST);
+    write_synced(&path, &to_json(&manifest)).map_err(|e| io_error(&path, e))
+}
+
+/// Puts `new` in the place of `target`, which may exist.
+fn replace_dir(new: &Path, target: &Path) -> io::Result<()> {
+    if target.exists() {
+        let _ = fs::remove_file(target.join(MANIFEST));
+        fs::remove_dir_all(target)?;
+    }
+    fs::rename(new, target)?;
+    sync_parent(target)
+}
+
+fn weights_file(stage: &str) -> String {
+    format!("{stage}.safetensors")
+}
+
+fn optimizer_file(stage: &str) -> String {
+    format!("{stage}.optimizer")
+}
+
+fn to_json(manifest: &Manifest) -> Vec<u8> {
+    serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn read_manifest(dir: &Path) -> Result<Option<Manifest>, CheckpointError> {
+    let path = dir.join(MANIFEST);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(&path, e)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| corrupt(&path, e))
+}
+
+fn read_checked(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
+    let path = dir.join(name);
+    let Some(expected) = manifest.files.get(name) else {
+        return Err(corrupt(&path, "is not in this checkpoint"));
+    };
+    let bytes = fs::read(&path).map_err(|e| io_error(&path, e))?;
+    let found = digest(&bytes);
+    if found == *expected {
+        return Ok(bytes);
+    }
+    Err(corrupt(&path, format!("SHA-256 is {found}, the manifest has {expected}")))
+}
+
+fn corrupt(path: &Path, problem: impl ToString) -> CheckpointError {
+    CheckpointError::Corrupt { path: path.display().to_string(), problem: problem.to_string() }
+}
+
+/// Groups `<stage>.<parameter>` names by stage; a stage without parameters has an empty group.
+fn by_stage(stages: &[String], weights: NamedTensors) -> BTreeMap<String, NamedTensors> {
+    let empty = stages.iter().map(|s| (s.clone(), NamedTensors::new()));
+    let mut groups: BTreeMap<String, NamedTensors> = empty.collect();
+    for (name, tensor) in weights {
+        let stage = name.rsplit_once('.').map_or("", |(stage, _)| stage);
+        if let Some(group) = groups.get_mut(stage) {
+            group.push((name, tensor));
+        }
+    }
+    groups
+}
+
+fn serialize(dir: &Path, tensors: &NamedTensors) -> Result<Vec<u8>, CheckpointError> {
+    let view = |(name, tensor): &(String, HostTensor)| {
+        if tensor.dtype() != DType::F32 {
+            return Err(corrupt(dir, format!("{name} is not FP32")));
+        }
+        // Borrowed from `tensors`, not from the closure's argument.
+        Ok((name.clone(), tensor.shape().to_vec()))
+    };
+    let heads = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    let views = heads.into_iter().zip(tensors).map(|((name, shape), (_, tensor))| {
+        let view = TensorView::new(Dtype::F32, shape, tensor.data());
+        Ok((name, view.map_err(|e| corrupt(dir, e))?))
+    });
+    let views = views.collect::<Result<Vec<_>, CheckpointError>>()?;
+    safetensors::serialize(views, None).map_err(|e| corrupt(dir, e))
+}
+
+fn deserialize(path: &Path, bytes: &[u8]) -> Result<NamedTensors, CheckpointError> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| corrupt(path, e))?;
+    let tensor = |(name, view): (String, TensorView<'_>)| {
+        if view.dtype() != Dtype::F32 {
+            return Err(corrupt(path, format!("{name} is {:?}, not F32", view.dtype())));
+        }
+        let data = bytes::Bytes::copy_from_slice(view.data());
+        let tensor = HostTensor::new(DType::F32, view.shape().to_vec(), data);
+        Ok((name, tensor.map_err(|e| corrupt(path, e))?))
+    };
+    file.tensors().into_iter().map(tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(stage: &str, value: f32) -> StageState {
+        let tensor = HostTensor::from_f32(vec![2], &[value, -value]);
+        let weights = vec![(format!("{stage}.weight"), tensor)];
+        StageState { stage: stage.into(), weights, optimizer: vec![1, 2, 3] }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RunStore::new(dir.path());
+        for step in [10, 20, 30] {
+            store.write("a", step, &[state("conv1", step as f32), state("fc1", 0.5)]).unwrap();
+        }
+        store.retain("a", 2).unwrap();
+        assert_eq!(store.steps("a"), [20, 30].into());
+        let files = store.read("a", 20, "conv1").unwrap();
+        assert_eq!(files.weights, state("conv1", 20.0).weights);
+        assert_eq!(files.optimizer, [1, 2, 3]);
+        store.drop_after("a", 20).unwrap();
+        assert_eq!(store.steps("a"), [20].into());
+    }
+
+    #[test]
+    fn a_changed_file_and_a_half_written_step_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RunStore::new(dir.path());
+        store.write("a", 1, &[state("fc1", 1.0)]).unwrap();
+        fs::create_dir_all(dir.path().join("a/step-00000002")).unwrap();
+        assert_eq!(store.steps("a"), [1].into(), "a folder without manifest is no checkpoint");
+        fs::write(dir.path().join("a/step-00000001/fc1.optimizer"), b"x").unwrap();
+        let error = store.read("a", 1, "fc1").err().unwrap().to_string();
+        assert!(error.contains("fc1.optimizer: SHA-256 is"), "{error}");
+    }
+
+    #[test]
+    fn stages_from_the_peer_are_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RunStore::new(dir.path());
+        store.write("a", 1, &[state("fc1", 1.0)]).unwrap();
+        store.add("a", 1, &["conv1".into()], state("conv1", 2.0).weights).unwrap();
+        assert_eq!(store.stages("a", 1).unwrap(), ["conv1".into(), "fc1".into()].into());
+        assert!(store.read("a", 1, "conv1").unwrap().optimizer.is_empty());
+        assert!(store.read("a", 1, "fc2").is_err());
+        assert!(store.write("../a", 1, &[]).is_err());
+    }
+}

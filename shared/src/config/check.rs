@@ -1,0 +1,78 @@
+//! Ranges: what a value may be beyond its type.
+
+use std::ops::RangeInclusive;
+
+use super::Config;
+use crate::{codec, link::Profile};
+
+/// The path of a bad key, and what is wrong with its value.
+type Refusal = (String, String);
+
+impl Config {
+    /// The first value that is out of range.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.model.check().map_err(|problem| ("model".into(), problem))?;
+        range("split_point", self.split_point as u64, 0..=self.model.stage_count() as u64)?;
+        one_of("codec.activation", &self.codec.activation, &codec::NAMES)?;
+        one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
+        one_of("link.profile", &self.link.profile, &Profile::NAMES)?;
+        self.check_cloud()?;
+        self.check_edge()?;
+        self.check_train()
+    }
+
+    fn check_cloud(&self) -> Result<(), Refusal> {
+        let cloud = &self.cloud;
+        range("cloud.threads", cloud.threads as u64, 1..=1024)?;
+        range("cloud.queue", cloud.queue as u64, 1..=1_000_000)?;
+        let most = 1 << 40;
+        range("cloud.max_activation_bytes", cloud.max_activation_bytes as u64, 1024..=most)?;
+        range("cloud.max_tails", cloud.max_tails as u64, 1..=1024)?;
+        range("cloud.max_runs", cloud.max_runs as u64, 1..=100_000)
+    }
+
+    fn check_edge(&self) -> Result<(), Refusal> {
+        let edge = &self.edge;
+        let url: Option<http::Uri> = edge.cloud.parse().ok();
+        if !url.is_some_and(|u| u.scheme_str() == Some("http") && u.port().is_some()) {
+            let problem = format!("{:?} is not an address; allowed: http://HOST:PORT", edge.cloud);
+            return Err(("edge.cloud".into(), problem));
+        }
+        let name = &edge.model_name;
+        if name.is_empty() || name.len() > 64 || name.chars().any(|c| c == '/' || c.is_whitespace()) {
+            let problem = format!("{name:?}: allowed: 1 to 64 characters without '/' and blanks");
+            return Err(("edge.model_name".into(), problem));
+        }
+        range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
+        range("edge.threads", edge.threads as u64, 1..=1024)?;
+        range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
+        range("edge.deadline_ms", edge.deadline_ms, 1..=3_600_000)
+    }
+
+    fn check_train(&self) -> Result<(), Refusal> {
+        let train = &self.train;
+        range("train.epochs", train.epochs, 1..=1_000_000)?;
+        range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
+        train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
+        range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;
+        // Two: one side may lose its newest while the other already has it.
+        range("train.keep_checkpoints", train.keep_checkpoints as u64, 2..=1_000_000)?;
+        range("train.step_timeout_s", train.step_timeout_s, 1..=86_400)?;
+        range("train.reconnect_timeout_s", train.reconnect_timeout_s, 0..=86_400)
+    }
+}
+
+fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), Refusal> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = (allowed.start(), allowed.end());
+    Err((key.into(), format!("{value} is out of range; allowed: {low} to {high}")))
+}
+
+fn one_of(key: &str, value: &str, allowed: &[&str]) -> Result<(), Refusal> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err((key.into(), format!("{value:?} is unknown; allowed: {}", allowed.join(", "))))
+}

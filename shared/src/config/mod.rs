@@ -1,0 +1,231 @@
+//! One configuration for both nodes.
+//!
+//! Layers, the later over the earlier: the defaults below, a TOML file, environment variables
+//! (`CLEAVE_EDGE__CLOUD` is `edge.cloud`), flags. `config/cleave.toml` documents every key and
+//! holds the defaults. An unknown key or a value out of range is refused with the key's path.
+
+mod args;
+mod check;
+mod load;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    args::ConfigArgs,
+    load::{ConfigError, Overrides, load},
+};
+use crate::{
+    codec,
+    link::Profile,
+    model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec},
+    telemetry::LogFormat,
+};
+
+/// Everything a node can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Stages `0..split_point` run on the edge, the rest in the cloud.
+    pub split_point: usize,
+    /// Seed of initial weights, data split and batch order.
+    pub seed: u64,
+    pub model: ModelSpec,
+    pub codec: CodecConfig,
+    pub link: LinkConfig,
+    pub cloud: CloudConfig,
+    pub edge: EdgeConfig,
+    pub train: TrainConfig,
+    pub data: DataSpec,
+    pub runs: RunsConfig,
+    pub log: LogConfig,
+}
+
+/// Codecs by direction; both nodes must name the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CodecConfig {
+    pub activation: String,
+    pub gradient: String,
+}
+
+/// The simulated link, which the edge puts around its connection to the cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkConfig {
+    pub profile: String,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudConfig {
+    pub listen: SocketAddr,
+    /// Threads that compute tails.
+    pub threads: usize,
+    /// Requests that may wait for them; more are refused.
+    pub queue: usize,
+    /// Largest activation, all its tensors together, bytes.
+    pub max_activation_bytes: usize,
+    /// Tails kept in memory for inference, one for each split point and set of weights in use.
+    pub max_tails: usize,
+    /// Training runs kept in memory.
+    pub max_runs: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// The cloud's address, `http://host:port`.
+    pub cloud: String,
+    pub grpc_listen: SocketAddr,
+    pub http_listen: SocketAddr,
+    /// The name that clients ask for.
+    pub model_name: String,
+    /// Largest batch of one request.
+    pub max_batch: usize,
+    /// Threads that compute heads.
+    pub threads: usize,
+    /// Requests that may wait for them; more are refused.
+    pub queue: usize,
+    /// How long one request may take in all, ms.
+    pub deadline_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    pub epochs: u64,
+    pub batch_size: usize,
+    pub loss: LossKind,
+    pub optimizer: OptimizerSpec,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept by each node.
+    pub keep_checkpoints: usize,
+    /// How long one step may take before the connection counts as lost, s.
+    pub step_timeout_s: u64,
+    /// How long to try to reach a lost cloud before giving up, s.
+    pub reconnect_timeout_s: u64,
+}
+
+/// Where samples come from; see [`crate::data`].
+pub use crate::data::DataSpec;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunsConfig {
+    /// Checkpoints, metrics and the note of what is deployed.
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    pub format: LogFormat,
+}
+
+impl Config {
+    pub fn link_profile(&self) -> Profile {
+        Profile::builtin(&self.link.profile).expect("checked when the config was loaded")
+    }
+
+    pub fn activation_codec(&self) -> &'static dyn codec::Codec {
+        codec::by_name(&self.codec.activation).expect("checked when the config was loaded")
+    }
+
+    pub fn gradient_codec(&self) -> &'static dyn codec::Codec {
+        codec::by_name(&self.codec.gradient).expect("checked when the config was loaded")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            split_point: 4,
+            seed: 7,
+            model: ModelSpec::Lenet(LenetSpec {
+                input: [1, 8, 8],
+                channels: vec![16, 32],
+                hidden: vec![64],
+                classes: 10,
+            }),
+            codec: CodecConfig::default(),
+            link: LinkConfig::default(),
+            cloud: CloudConfig::default(),
+            edge: EdgeConfig::default(),
+            train: TrainConfig::default(),
+            data: DataSpec::Digits,
+            runs: RunsConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for CodecConfig {
+    fn default() -> Self {
+        Self { activation: "f32".into(), gradient: "f32".into() }
+    }
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self { profile: "5g-midband".into(), seed: 1 }
+    }
+}
+
+impl Default for CloudConfig {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 50051).into(),
+            threads: 2,
+            queue: 256,
+            max_activation_bytes: 512 << 20,
+            max_tails: 8,
+            max_runs: 16,
+        }
+    }
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            cloud: "http://127.0.0.1:50051".into(),
+            grpc_listen: ([127, 0, 0, 1], 8001).into(),
+            http_listen: ([127, 0, 0, 1], 8000).into(),
+            model_name: "digits".into(),
+            max_batch: 1024,
+            threads: 2,
+            queue: 256,
+            deadline_ms: 5_000,
+        }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 25,
+            batch_size: 32,
+            loss: LossKind::CrossEntropy,
+            optimizer: OptimizerSpec::Adam {
+                learning_rate: 0.002,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+            },
+            checkpoint_every: 100,
+            keep_checkpoints: 3,
+            step_timeout_s: 10,
+            reconnect_timeout_s: 60,
+        }
+    }
+}
+
+impl Default for RunsConfig {
+    fn default() -> Self {
+        Self { dir: "runs".into() }
+    }
+}

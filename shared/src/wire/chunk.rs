@@ -1,0 +1,214 @@
+//! Large tensors in pieces: a message carries the first [`CHUNK_BYTES`] of its tensors, the rest
+//! follows in `TensorChunk` messages of the same stream.
+//!
+//! So that one gRPC message never has to be held whole by the transport on top of the tensor, and
+//! HTTP/2 flow control pushes back on the sender in steps of a chunk. Cutting copies nothing: a
+//! chunk is a slice of the tensor's [`Bytes`]. Putting together copies once.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{WireError, v1};
+
+/// Bytes of tensor data that one message carries at most. Larger gains nothing (HTTP/2 frames are
+/// smaller still); smaller costs a message header per piece.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A message with tensors, in the order in which chunks complete them.
+pub trait Carrier {
+    fn tensors(&mut self) -> Vec<&mut v1::Tensor>;
+}
+
+macro_rules! carriers {
+    ($($message:ident: $($field:ident),+;)+) => {$(
+        impl Carrier for v1::$message {
+            fn tensors(&mut self) -> Vec<&mut v1::Tensor> {
+                let mut all = Vec::new();
+                $(all.extend(self.$field.iter_mut());)+
+                all
+            }
+        }
+    )+};
+}
+
+carriers! {
+    InferRequest: activation;
+    InferReply: output;
+    TrainStep: activation, labels;
+    TrainStepped: gradient;
+    TrainEvaluate: activation, labels;
+    StageWeights: tensors;
+}
+
+/// Takes what is over [`CHUNK_BYTES`] out of a message; the pieces are sent after it, in order.
+pub fn split<M: Carrier>(message: &mut M) -> Vec<v1::TensorChunk> {
+    let mut room = CHUNK_BYTES;
+    let mut chunks = Vec::new();
+    for tensor in message.tensors() {
+        let mut rest = tensor.data.split_off(tensor.data.len().min(room));
+        room -= tensor.data.len();
+        while !rest.is_empty() {
+            let data = rest.split_to(rest.len().min(CHUNK_BYTES));
+            chunks.push(v1::TensorChunk { data });
+        }
+    }
+    chunks
+}
+
+/// Puts a message and its chunks together again.
+#[derive(Debug)]
+pub struct Assembler<M> {
+    message: M,
+    /// Tensors that are not complete: index, bytes so far, bytes in all.
+    open: VecDeque<(usize, BytesMut, usize)>,
+}
+
+impl<M: Carrier> Assembler<M> {
+    /// Refuses a message whose tensors say they have more than `limit` bytes together.
+    ///
+    /// Memory is reserved for what a tensor says, but the system backs it with pages only as
+    /// chunks fill it: a peer that lies about the length costs address space.
+    pub fn new(mut message: M, limit: usize) -> Result<Self, WireError> {
+        let mut open = VecDeque::new();
+        let limit = limit as u64;
+        let total = message.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(t.data_bytes));
+        if total > limit {
+            return Err(WireError::TooLarge { bytes: total, limit });
+        }
+        for (index, tensor) in message.tensors().into_iter().enumerate() {
+            let whole = tensor.data_bytes as usize;
+            if tensor.data.len() > whole {
+                let problem = format!("{} bytes came, {whole} were announced", tensor.data.len());
+                return Err(WireError::Chunk { name: tensor.name.clone(), problem });
+            }
+            if tensor.data.len() < whole {
+                let mut bytes = BytesMut::with_capacity(whole);
+                bytes.extend_from_slice(&std::mem::take(&mut tensor.data));
+                open.push_back((index, bytes, whole));
+            }
+        }
+        Ok(Self { message, open })
+    }
+
+    /// Whether another chunk has to come.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Adds the next chunk.
+    pub fn push(&mut self, chunk: Bytes) -> Result<(), WireError> {
+        let Some((index, bytes, whole)) = self.open.front_mut() else {
+            return Err(WireError::Chunk {
+                name: String::new(),
+                problem: "a chunk came for a message that is complete".into(),
+            });
+        };
+        let (index, room) = (*index, *whole - bytes.len());
+        if chunk.is_empty() || chunk.len() > room {
+            let name = self.message.tensors()[index].name.clone();
+            let problem = format!("a chunk of {} bytes, {room} are missing", chunk.len());
+            return Err(WireError::Chunk { name, problem });
+        }
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() == *whole {
+            let (index, bytes, _) = self.open.pop_front().expect("the front was just filled");
+            self.message.tensors()[index].data = bytes.freeze();
+        }
+        Ok(())
+    }
+
+    /// The message with all its tensors.
+    pub fn finish(self) -> Result<M, WireError> {
+        match self.open.front() {
+            None => Ok(self.message),
+            Some((index, bytes, whole)) => {
+                let mut message = self.message;
+                let name = message.tensors()[*index].name.clone();
+                let problem = format!("the stream ended after {} of {whole} bytes", bytes.len());
+                Err(WireError::Chunk { name, problem })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(lengths: &[usize]) -> v1::StageWeights {
+        let tensor = |(i, &n): (usize, &usize)| v1::Tensor {
+            name: format!("t{i}"),
+            dtype: 1,
+            shape: vec![n as u64],
+            data: (0..n).map(|j| (i + j / 7) as u8).collect::<Vec<u8>>().into(),
+            data_bytes: n as u64,
+        };
+        v1::StageWeights {
+            weights: "seed:1".into(),
+            tensors: lengths.iter().enumerate().map(tensor).collect(),
+            stages: Vec::new(),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_message_survives_cutting(
+            lengths in prop::collection::vec(
+                prop_oneof![0usize..10, CHUNK_BYTES - 2..CHUNK_BYTES + 2, 0..3 * CHUNK_BYTES], 0..4),
+        ) {
+            let whole = message(&lengths);
+            let mut first = whole.clone();
+            let chunks = split(&mut first);
+            let carried: usize = first.tensors.iter().map(|t| t.data.len()).sum();
+            prop_assert!(carried <= CHUNK_BYTES);
+            let mut assembler = Assembler::new(first, usize::MAX).unwrap();
+            for chunk in chunks {
+                prop_assert!(chunk.data.len() <= CHUNK_BYTES && assembler.is_open());
+                assembler.push(chunk.data).unwrap();
+            }
+            prop_assert_eq!(assembler.finish().unwrap(), whole);
+        }
+
+        #[test]
+        fn arbitrary_chunks_never_panic_or_overfill(
+            announced in 0u64..40, inline in 0usize..40,
+            chunks in prop::collection::vec(0usize..20, 0..6),
+        ) {
+            let mut m = message(&[inline]);
+            m.tensors[0].data_bytes = announced;
+            let Ok(mut assembler) = Assembler::new(m, 32) else { return Ok(()) };
+            for n in chunks {
+                if assembler.push(vec![0; n].into()).is_err() { break }
+            }
+            if let Ok(done) = assembler.finish() {
+                prop_assert_eq!(done.tensors[0].data.len() as u64, announced);
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_message_is_passed_on_without_a_copy() {
+        let mut m = message(&[100]);
+        let before = m.tensors[0].data.as_ptr();
+        assert!(split(&mut m).is_empty());
+        let done = Assembler::new(m, 100).unwrap().finish().unwrap();
+        assert_eq!(done.tensors[0].data.as_ptr(), before);
+    }
+
+    #[test]
+    fn too_much_and_too_little_are_named() {
+        let error = Assembler::new(message(&[60, 60]), 100).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the message's tensors have 120 bytes, at most 100 are accepted"
+        );
+        let mut m = message(&[10]);
+        m.tensors[0].data_bytes = 12;
+        let error = Assembler::new(m, 100).unwrap().finish().unwrap_err();
+        assert_eq!(error.to_string(), "tensor \"t0\": the stream ended after 10 of 12 bytes");
+    }
+}
