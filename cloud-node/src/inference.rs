@@ -47,7 +47,14 @@ impl Inference {
             let begin = Instant::now();
             let output = wire::encode(output, codec);
             let encode_ms = ms_since(begin);
-            Ok(v1::InferReply { output, tail_ms, queue_ms, decode_ms, encode_ms, ..Default::default() })
+            Ok(v1::InferReply {
+                output,
+                tail_ms,
+                queue_ms,
+                decode_ms,
+                encode_ms,
+                ..Default::default()
+            })
         };
         let reply: Result<v1::InferReply, Status> =
             self.pool.run(job).await.map_err(compute_status)?;

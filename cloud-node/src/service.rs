@@ -8,11 +8,11 @@ use cleave_shared::{
     compute::ComputeError,
     model::{ModelError, ModelSpec},
     wire::{
-        self, Assembler, Carrier,
+        self, Assembler,
         v1::{self, split_service_server::SplitService},
     },
 };
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{clock::Clock, handshake::Handshake, inference::Inference, train::Trainer, weights};
@@ -69,17 +69,10 @@ impl SplitService for Split {
         let Some(Kind::Request(first)) = parts.message().await?.and_then(|p| p.kind) else {
             return Err(Status::invalid_argument("the first part is not a request"));
         };
-        let request = assemble(first, self.limit, async || match parts.message().await? {
-            Some(v1::InferPart { kind: Some(Kind::Chunk(chunk)) }) => Ok(Some(chunk)),
-            Some(_) => Err(Status::invalid_argument("a part that is not a chunk")),
-            None => Ok(None),
-        });
-        let request = request.await?;
-        let mut reply = self.inference.run(request, self.clock.now_ns()).await?;
-        let chunks = wire::split(&mut reply);
-        let parts = std::iter::once(Out::Reply(reply)).chain(chunks.into_iter().map(Out::Chunk));
-        let parts = parts.map(|kind| Ok(v1::InferReplyPart { kind: Some(kind) }));
-        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+        let request = wire::receive(first, self.limit, &mut parts).await?;
+        let reply = self.inference.run(request, self.clock.now_ns()).await?;
+        let parts = wire::send(reply, |r| v1::InferReplyPart { kind: Some(Out::Reply(r)) });
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
     }
 
     type TrainStream = Replies<v1::TrainReply>;
@@ -102,13 +95,10 @@ impl SplitService for Split {
         let weights_id = parse_id(&id)?;
         let (store, names) = (self.store.clone(), stages.clone());
         let tensors = blocking(move || weights::stored(&store, &weights_id, &names)).await?;
-        let mut message =
+        let message =
             v1::StageWeights { weights: id, tensors: wire::encode(tensors, &F32), stages };
-        let chunks = wire::split(&mut message);
-        use v1::weights_part::Kind;
-        let parts =
-            std::iter::once(Kind::Weights(message)).chain(chunks.into_iter().map(Kind::Chunk));
-        let parts = parts.map(|kind| Ok(v1::WeightsPart { kind: Some(kind) }));
+        let wrap = |w| v1::WeightsPart { kind: Some(v1::weights_part::Kind::Weights(w)) };
+        let parts = wire::send(message, wrap).into_iter().map(Ok);
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
 
@@ -121,12 +111,7 @@ impl SplitService for Split {
         let Some(Kind::Weights(first)) = parts.message().await?.and_then(|p| p.kind) else {
             return Err(Status::invalid_argument("the first part has no weights"));
         };
-        let message = assemble(first, self.limit, async || match parts.next().await.transpose()? {
-            Some(v1::WeightsPart { kind: Some(Kind::Chunk(chunk)) }) => Ok(Some(chunk)),
-            Some(_) => Err(Status::invalid_argument("a part that is not a chunk")),
-            None => Ok(None),
-        });
-        let message = message.await?;
+        let message = wire::receive(first, self.limit, &mut parts).await?;
         let WeightsId::Run { run, step } = parse_id(&message.weights)? else {
             return Err(Status::invalid_argument("only weights of a run can be stored"));
         };
@@ -142,22 +127,6 @@ impl SplitService for Split {
         .await?;
         Ok(Response::new(v1::StoreWeightsReply {}))
     }
-}
-
-/// Completes a message with the chunks that `next` gives.
-pub async fn assemble<M: Carrier>(
-    first: M,
-    limit: usize,
-    mut next: impl AsyncFnMut() -> Result<Option<v1::TensorChunk>, Status>,
-) -> Result<M, Status> {
-    let mut assembler = Assembler::new(first, limit)?;
-    while assembler.is_open() {
-        match next().await? {
-            Some(chunk) => assembler.push(chunk.data)?,
-            None => break,
-        }
-    }
-    Ok(assembler.finish()?)
 }
 
 fn parse_id(text: &str) -> Result<WeightsId, Status> {

@@ -20,22 +20,14 @@ pub fn source(
 }
 
 /// The stages among `stages` whose weights are not here.
-pub fn missing(
-    store: &RunStore,
-    id: &WeightsId,
-    stages: &[String],
-) -> Result<Vec<String>, Status> {
+pub fn missing(store: &RunStore, id: &WeightsId, stages: &[String]) -> Result<Vec<String>, Status> {
     let WeightsId::Run { run, step } = id else { return Ok(Vec::new()) };
     let here = store.stages(run, *step).map_err(store_status)?;
     Ok(stages.iter().filter(|s| !here.contains(*s)).cloned().collect())
 }
 
 /// Weights of these stages from a checkpoint; NOT_FOUND names those that are not here.
-pub fn stored(
-    store: &RunStore,
-    id: &WeightsId,
-    stages: &[String],
-) -> Result<NamedTensors, Status> {
+pub fn stored(store: &RunStore, id: &WeightsId, stages: &[String]) -> Result<NamedTensors, Status> {
     let WeightsId::Run { run, step } = id else {
         return Err(Status::invalid_argument(format!("{id} is not stored: it comes from a seed")));
     };

@@ -75,7 +75,9 @@ impl Trainer {
     ) -> Result<ReceiverStream<Result<v1::TrainReply, Status>>, Status> {
         let first = requests.message().await?.and_then(|r| r.kind);
         let Some(v1::train_request::Kind::Open(open)) = first else {
-            return Err(Status::invalid_argument("the first message of a training stream is not `open`"));
+            return Err(Status::invalid_argument(
+                "the first message of a training stream is not `open`",
+            ));
         };
         let (replies, outgoing) = mpsc::channel(REPLIES);
         let shared = self.shared.clone();

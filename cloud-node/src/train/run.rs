@@ -1,6 +1,6 @@
 //! One edge's tail in training: its weights, its optimiser, and how far it is.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use cleave_shared::{
     checkpoint::{RunStore, WeightsId},
@@ -25,8 +25,8 @@ pub struct Run {
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
     tail: Option<Segment>,
     ledger: Ledger<v1::TrainStepped>,
-    /// Number of the stream that opened it last; an older stream has lost the run.
-    pub owner: u64,
+    /// Number of the stream that opened it last; an older one has lost the run.
+    owner: u64,
 }
 
 /// A decoded step.
@@ -37,12 +37,14 @@ pub struct Step {
     pub want_gradient: bool,
 }
 
-/// Opens or resumes a run; gives it, and the step that both sides continue from.
+/// Opens or resumes the run in `held`; gives the step that both sides continue from. A refusal
+/// leaves the run as it was.
 pub async fn open(
-    known: Option<Run>,
+    held: &mut Option<Run>,
     open: v1::TrainOpen,
+    owner: u64,
     shared: &Shared,
-) -> Result<(Run, u64), Status> {
+) -> Result<u64, Status> {
     let cut = shared.handshake.check(open.agreement.as_ref())?;
     let agreement = open.agreement.unwrap_or_default();
     let training = TrainingSpec::parse(&open.training).map_err(Status::invalid_argument)?;
@@ -57,25 +59,31 @@ pub async fn open(
         can_replay: false,
         checkpoints: open.checkpoints.into_iter().collect(),
     };
+    let memory = held.as_ref().and_then(Run::holdings);
     let (store, spec, id) = (shared.store.clone(), shared.spec.clone(), open.run);
     let tails = shared.tails.clone();
-    blocking(move || {
+    let (restored, step) = blocking(move || {
         check_identity(&store, &id, &asked)?;
-        let cloud = match &known {
-            Some(run) => run.holdings(store.steps(&id)),
-            None => Holdings { checkpoints: store.steps(&id), ..Holdings::default() },
-        };
+        let cloud =
+            Holdings { checkpoints: store.steps(&id), ..memory.clone().unwrap_or_default() };
         let resume = agree(&edge, &cloud);
-        if let (Source::Live, Some(run)) = (resume.cloud, known) {
-            return Ok((run, resume.step));
+        if resume.cloud == Source::Live && memory.is_some() {
+            return Ok((None, resume.step));
         }
         store.drop_after(&id, resume.step).map_err(store_status)?;
         tails.forget(&id);
         let tail = restore(&store, &spec, &asked, &id, resume.step, &training)?;
         let ledger = Ledger::at(resume.step);
-        Ok((Run { id, training, tail: Some(tail), ledger, owner: 0 }, resume.step))
+        Ok((Some(Run { id, training, tail: Some(tail), ledger, owner }), resume.step))
     })
-    .await
+    .await?;
+    if restored.is_some() {
+        *held = restored;
+    }
+    if let Some(run) = held {
+        run.owner = owner;
+    }
+    Ok(step)
 }
 
 /// Refuses to continue a run as something else than it was.
@@ -125,20 +133,16 @@ fn restore(
 }
 
 impl Run {
-    pub fn id(&self) -> &str {
-        &self.id
+    /// What it holds in memory: nothing if a step took the tail with it when it failed.
+    fn holdings(&self) -> Option<Holdings> {
+        self.tail.as_ref()?;
+        let (live, can_replay) = (self.ledger.live(), self.ledger.can_replay());
+        Some(Holdings { live, can_replay, ..Holdings::default() })
     }
 
-    fn holdings(&self, checkpoints: BTreeSet<u64>) -> Holdings {
-        if self.tail.is_none() {
-            return Holdings { checkpoints, ..Holdings::default() };
-        }
-        Holdings { live: self.ledger.live(), can_replay: self.ledger.can_replay(), checkpoints }
-    }
-
-    /// Whether a step took the tail with it when it failed.
-    pub fn is_broken(&self) -> bool {
-        self.tail.is_none()
+    /// Whether this stream opened it last.
+    pub fn belongs_to(&self, stream: u64) -> bool {
+        self.owner == stream
     }
 
     /// Applies a step, or gives the reply again if it was applied before.

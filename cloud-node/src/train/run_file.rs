@@ -24,9 +24,9 @@ impl RunFile {
         let path = dir.join(Self::NAME);
         let shown = || path.display().to_string();
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                CheckpointError::Corrupt { path: shown(), problem: e.to_string() }
-            }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| CheckpointError::Corrupt { path: shown(), problem: e.to_string() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CheckpointError::Io { path: shown(), source }),
         }

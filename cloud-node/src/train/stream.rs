@@ -9,7 +9,7 @@ use cleave_shared::wire::{
     self,
     v1::{self, train_reply::Kind as Reply, train_request::Kind},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{MappedMutexGuard, MutexGuard, mpsc};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -17,7 +17,6 @@ use super::{
     run::{self, Run, Step},
     table::Slot,
 };
-use crate::service::assemble;
 
 /// Numbers streams, so that a run knows which one opened it last.
 static STREAMS: AtomicU64 = AtomicU64::new(1);
@@ -48,13 +47,11 @@ impl Conversation {
         let slot = shared.runs.slot(&run_id).map_err(Status::resource_exhausted)?;
         let number = STREAMS.fetch_add(1, Ordering::Relaxed);
         let mut held = slot.lock().await;
-        let (mut run, resume_step) = run::open(held.take(), open, &shared).await?;
-        run.owner = number;
-        tracing::info!(run = run.id(), resume_step, "training run opened");
-        *held = Some(run);
+        let resume_step = run::open(&mut held, open, number, &shared).await?;
         drop(held);
-        let opened = Reply::Opened(v1::TrainOpened { resume_step });
-        let _ = replies.send(Ok(v1::TrainReply { kind: Some(opened) })).await;
+        tracing::info!(run = run_id, resume_step, "training run opened");
+        let opened = reply(Reply::Opened(v1::TrainOpened { resume_step }));
+        let _ = replies.send(Ok(opened)).await;
         Ok(Self { shared, run_id, slot, number, requests, replies })
     }
 
@@ -84,43 +81,38 @@ impl Conversation {
                 self.shared.runs.forget(&self.run_id);
                 return Ok(Hangup);
             };
-            let (reply, chunks) = self.answer(request).await?;
-            let parts = std::iter::once(reply).chain(chunks.into_iter().map(Reply::Chunk));
-            for kind in parts {
-                if self.replies.send(Ok(v1::TrainReply { kind: Some(kind) })).await.is_err() {
+            for part in self.answer(request).await? {
+                if self.replies.send(Ok(part)).await.is_err() {
                     return Ok(Hangup);
                 }
             }
         }
     }
 
-    async fn answer(
-        &mut self,
-        request: v1::TrainRequest,
-    ) -> Result<(Reply, Vec<v1::TensorChunk>), Status> {
+    async fn answer(&mut self, request: v1::TrainRequest) -> Result<Vec<v1::TrainReply>, Status> {
+        let shared = self.shared.clone();
+        let (codec, limit) = (shared.activation_codec, shared.limit);
         match request.kind {
             Some(Kind::Step(step)) => {
-                let step = self.assembled(step).await?;
-                let step = self.decode(step)?;
-                let shared = self.shared.clone();
-                let mut stepped = self.with_run(async |run| run.step(step, &shared).await).await?;
-                let chunks = wire::split(&mut stepped);
-                Ok((Reply::Stepped(stepped), chunks))
+                let step = wire::receive(step, limit, &mut self.requests).await?;
+                let (_, labels) = wire::labels(step.labels, codec)?;
+                let activation = wire::decode(step.activation, codec)?;
+                let (id, want_gradient) = (step.id, step.want_gradient);
+                let step = Step { id, activation, labels, want_gradient };
+                let stepped = self.run_of_mine().await?.step(step, &shared).await?;
+                Ok(wire::send(stepped, |s| reply(Reply::Stepped(s))))
             }
             Some(Kind::Evaluate(batch)) => {
-                let batch = self.assembled(batch).await?;
-                let codec = self.shared.activation_codec;
+                let batch = wire::receive(batch, limit, &mut self.requests).await?;
                 let (_, labels) = wire::labels(batch.labels, codec)?;
                 let activation = wire::decode(batch.activation, codec)?;
-                let shared = self.shared.clone();
-                let done =
-                    self.with_run(async |run| run.evaluate(activation, labels, &shared).await);
-                Ok((Reply::Evaluated(done.await?), Vec::new()))
+                let mut run = self.run_of_mine().await?;
+                let done = run.evaluate(activation, labels, &shared).await?;
+                Ok(vec![reply(Reply::Evaluated(done))])
             }
             Some(Kind::Checkpoint(v1::TrainCheckpoint { id })) => {
-                let shared = self.shared.clone();
-                self.with_run(async |run| run.checkpoint(id, &shared).await).await?;
-                Ok((Reply::Checkpointed(v1::TrainCheckpoint { id }), Vec::new()))
+                self.run_of_mine().await?.checkpoint(id, &shared).await?;
+                Ok(vec![reply(Reply::Checkpointed(v1::TrainCheckpoint { id }))])
             }
             Some(Kind::Open(_)) => Err(Status::invalid_argument("the stream is open already")),
             Some(Kind::Chunk(_)) => {
@@ -130,37 +122,16 @@ impl Conversation {
         }
     }
 
-    /// The rest of a message that was sent in pieces.
-    async fn assembled<M: wire::Carrier>(&mut self, first: M) -> Result<M, Status> {
-        let requests = &mut self.requests;
-        assemble(first, self.shared.limit, async || match requests.message().await? {
-            Some(v1::TrainRequest { kind: Some(Kind::Chunk(chunk)) }) => Ok(Some(chunk)),
-            Some(_) => Err(Status::invalid_argument("a message before the last one's chunks")),
-            None => Ok(None),
-        })
-        .await
+    /// Holds the run for one message, unless another stream has taken it over.
+    async fn run_of_mine(&self) -> Result<MappedMutexGuard<'_, Run>, Status> {
+        let held = self.slot.lock().await;
+        let run = MutexGuard::try_map(held, |run| run.as_mut());
+        run.ok()
+            .filter(|run| run.belongs_to(self.number))
+            .ok_or_else(|| Status::aborted("another stream has opened this run"))
     }
+}
 
-    fn decode(&self, step: v1::TrainStep) -> Result<Step, Status> {
-        let codec = self.shared.activation_codec;
-        let (_, labels) = wire::labels(step.labels, codec)?;
-        let activation = wire::decode(step.activation, codec)?;
-        Ok(Step { id: step.id, activation, labels, want_gradient: step.want_gradient })
-    }
-
-    /// Lends the run, unless another stream has taken it over.
-    async fn with_run<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut Run) -> Result<T, Status>,
-    ) -> Result<T, Status> {
-        let mut held = self.slot.lock().await;
-        let outcome = match held.as_mut() {
-            Some(run) if run.owner == self.number => work(run).await,
-            _ => return Err(Status::aborted("another stream has opened this run")),
-        };
-        if held.as_ref().is_some_and(Run::is_broken) {
-            *held = None;
-        }
-        outcome
-    }
+fn reply(kind: Reply) -> v1::TrainReply {
+    v1::TrainReply { kind: Some(kind) }
 }

@@ -65,9 +65,8 @@ impl RunStore {
         let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
         let target = self.step_dir(run, step);
         let temporary = self.run_dir(run).join(format!("{TEMPORARY}{step:08}"));
-        let outcome = write_step(&temporary, state).and_then(|()| {
-            replace_dir(&temporary, &target).map_err(|e| io_error(&target, e))
-        });
+        let outcome = write_step(&temporary, state)
+            .and_then(|()| replace_dir(&temporary, &target).map_err(|e| io_error(&target, e)));
         if outcome.is_err() {
             let _ = fs::remove_dir_all(&temporary);
         }

@@ -46,7 +46,8 @@ impl ConfigArgs {
     fn overrides(&self) -> Result<Overrides, ConfigError> {
         let mut all = Overrides::default();
         for pair in &self.set {
-            let (key, value) = pair.split_once('=').ok_or_else(|| ConfigError::Flag(pair.clone()))?;
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| ConfigError::Flag(pair.clone()))?;
             all.push(key.trim(), value.trim());
         }
         if let Some(split) = self.split_point {

@@ -39,7 +39,8 @@ impl Config {
             return Err(("edge.cloud".into(), problem));
         }
         let name = &edge.model_name;
-        if name.is_empty() || name.len() > 64 || name.chars().any(|c| c == '/' || c.is_whitespace()) {
+        if name.is_empty() || name.len() > 64 || name.chars().any(|c| c == '/' || c.is_whitespace())
+        {
             let problem = format!("{name:?}: allowed: 1 to 64 characters without '/' and blanks");
             return Err(("edge.model_name".into(), problem));
         }

@@ -51,7 +51,9 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
     let config: Config = layers.extract().map_err(|e| readable(e, &name))?;
     match config.check() {
         Ok(()) => Ok(config),
-        Err((key, problem)) => Err(ConfigError::Key { place: place(&layers, &key, &name), key, problem }),
+        Err((key, problem)) => {
+            Err(ConfigError::Key { place: place(&layers, &key, &name), key, problem })
+        }
     }
 }
 
@@ -76,7 +78,9 @@ fn readable(error: figment::Error, file: &str) -> ConfigError {
     let metadata_name = error.metadata.as_ref().map(|m| m.name.to_string()).unwrap_or_default();
     let place = if metadata_name.contains("environment") {
         "environment".to_string()
-    } else if error.metadata.as_ref().is_some_and(|m| matches!(m.source, Some(Source::Code(_))) && !metadata_name.contains("TOML")) {
+    } else if error.metadata.as_ref().is_some_and(|m| {
+        matches!(m.source, Some(Source::Code(_))) && !metadata_name.contains("TOML")
+    }) {
         "flag".to_string()
     } else {
         file.to_string()

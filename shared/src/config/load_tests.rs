@@ -59,9 +59,8 @@ fn unknown_keys_are_refused_with_their_path() {
     assert!(error.starts_with("FILE: edge.clod: unknown key; known here: cloud,"), "{error}");
     let error = refused("[train.optimizer]\nkind = \"sgd\"\nlearning_rate = 0.1\nmomentun = 0.9\n");
     assert!(error.starts_with("FILE: train.optimizer.momentun: unknown key"), "{error}");
-    let error = refused(
-        "[model]\nfamily = \"mlp\"\ninput = [1, 8, 8]\nhiden = [32]\nclasses = 10\n",
-    );
+    let error =
+        refused("[model]\nfamily = \"mlp\"\ninput = [1, 8, 8]\nhiden = [32]\nclasses = 10\n");
     assert!(error.starts_with("FILE: model.hiden: unknown key"), "{error}");
     let error = load_text("", &[("edge.clod", "x")]).unwrap_err();
     assert!(error.starts_with("flag: edge.clod: unknown key"), "{error}");
@@ -72,12 +71,18 @@ fn bad_values_are_refused_with_the_allowed_range() {
     for (text, expected) in [
         ("split_point = 99\n", "FILE: split_point: 99 is out of range; allowed: 0 to 6"),
         ("split_point = -1\n", "FILE: split_point: "),
-        ("[link]\nprofile = \"6g\"\n", "FILE: link.profile: \"6g\" is unknown; allowed: 5g-midband,"),
+        (
+            "[link]\nprofile = \"6g\"\n",
+            "FILE: link.profile: \"6g\" is unknown; allowed: 5g-midband,",
+        ),
         ("[codec]\ngradient = \"f13\"\n", "FILE: codec.gradient: \"f13\" is unknown; allowed: f32"),
         ("[train]\nepochs = 0\n", "FILE: train.epochs: 0 is out of range; allowed: 1 to"),
         ("[edge]\ncloud = \"nowhere\"\n", "FILE: edge.cloud: \"nowhere\" is not an address; "),
         ("[cloud]\nlisten = \"here\"\n", "FILE: cloud.listen: "),
-        ("[train.optimizer]\nkind = \"sgd\"\nlearning_rate = 0.1\nmomentum = 1.5\n", "FILE: train.optimizer: momentum = 1.5 is out of range"),
+        (
+            "[train.optimizer]\nkind = \"sgd\"\nlearning_rate = 0.1\nmomentum = 1.5\n",
+            "FILE: train.optimizer: momentum = 1.5 is out of range",
+        ),
         ("split_point = \n", "FILE: file: "),
     ] {
         let error = refused(text);

@@ -18,6 +18,7 @@ pub use self::{
 };
 use crate::{
     codec,
+    data::DataSpec,
     link::Profile,
     model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec},
     telemetry::LogFormat,
@@ -110,9 +111,6 @@ pub struct TrainConfig {
     /// How long to try to reach a lost cloud before giving up, s.
     pub reconnect_timeout_s: u64,
 }
-
-/// Where samples come from; see [`crate::data`].
-pub use crate::data::DataSpec;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -66,7 +66,13 @@ impl Block for MaxPool {
     fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError> {
         let x = rank4(stage, input)?;
         let window = [self.size, self.size];
-        let options = MaxPoolOptions { kernel_size: window, stride: window, padding: [(0, 0), (0, 0)], dilation: [1, 1], ceil_mode: false };
+        let options = MaxPoolOptions {
+            kernel_size: window,
+            stride: window,
+            padding: [(0, 0), (0, 0)],
+            dilation: [1, 1],
+            ceil_mode: false,
+        };
         Ok(Value::R4(max_pool2d(x, options)).into())
     }
 }

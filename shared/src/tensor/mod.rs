@@ -137,7 +137,11 @@ impl HostTensor {
     /// The values of an FP32 tensor; one copy.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         self.expect_dtype(DType::F32)?;
-        Ok(self.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Ok(self
+            .data
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect())
     }
 
     /// The values of an INT64 tensor; one copy.

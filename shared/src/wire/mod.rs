@@ -4,8 +4,12 @@
 //! tensors.
 
 mod chunk;
+mod parts;
 
-pub use self::chunk::{Assembler, CHUNK_BYTES, Carrier, split};
+pub use self::{
+    chunk::{Assembler, CHUNK_BYTES, Carrier, split},
+    parts::{Part, receive, send},
+};
 use crate::{
     codec::Codec,
     tensor::{DType, HostTensor, TensorError},
@@ -158,7 +162,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_what_differs() {
-        let edge = v1::Agreement { protocol_version: 1, activation_codec: "f32".into(), ..Default::default() };
+        let edge = v1::Agreement {
+            protocol_version: 1,
+            activation_codec: "f32".into(),
+            ..Default::default()
+        };
         let cloud = v1::Agreement { protocol_version: 2, ..edge.clone() };
         assert_eq!(differences(&edge, &cloud), ["protocol version: edge has 1, cloud has 2"]);
         assert!(differences(&edge, &edge.clone()).is_empty());
