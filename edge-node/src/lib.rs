@@ -1,1 +1,21 @@
+//! Cleave's edge node: the head of a split model, and the door for its users.
+//!
+//! An inference request walks [`serve`] (Open Inference Protocol) → [`predict`] (head, on a compute
+//! thread) → [`cloud`] (the split protocol, across the simulated link) and the same way back. What
+//! is being served is a [`deploy::Deployment`], swapped whole when the configuration or the
+//! deployed weights change ([`reconfigure`]). [`train`] is split training, [`evaluate`] a client
+//! that measures a running edge, [`demo`] all of it at once. [`stack`] is the picture of how the
+//! layers are put together.
 
+pub mod cli;
+pub mod cloud;
+pub mod demo;
+pub mod deploy;
+pub mod evaluate;
+pub mod predict;
+pub mod proto;
+pub mod reconfigure;
+pub mod report;
+pub mod serve;
+pub mod stack;
+pub mod train;

@@ -29,11 +29,11 @@ pub struct GrpcInference<P> {
     predictor: Arc<P>,
 }
 
+/// The tonic service over one predictor.
+pub type GrpcService<P> = GrpcInferenceServiceServer<GrpcInference<P>>;
+
 /// The service, ready to be added to a tonic server. Longer requests are refused while decoding.
-pub fn grpc_service<P: Predictor>(
-    predictor: Arc<P>,
-    max_message_bytes: usize,
-) -> GrpcInferenceServiceServer<GrpcInference<P>> {
+pub fn grpc_service<P: Predictor>(predictor: Arc<P>, max_message_bytes: usize) -> GrpcService<P> {
     GrpcInferenceServiceServer::new(GrpcInference { predictor })
         .max_decoding_message_size(max_message_bytes)
 }

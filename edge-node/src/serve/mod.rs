@@ -23,7 +23,7 @@ mod rest_body;
 use cleave_shared::tensor::HostTensor;
 
 pub use error::InferError;
-pub use grpc::{GrpcInference, grpc_service};
+pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use rest::rest_router;
 
 /// Name that server metadata reports.

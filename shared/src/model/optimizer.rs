@@ -4,7 +4,7 @@ use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig, momentum::MomentumConf
 
 /// Optimiser and its constants, as in `torch.optim`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OptimizerSpec {
     /// SGD; `momentum` 0 is plain SGD. No dampening, as PyTorch's default.
     Sgd { learning_rate: f64, momentum: f64 },
@@ -21,7 +21,7 @@ impl OptimizerSpec {
 
     pub(super) fn init(&self) -> ModuleOptimizer {
         match *self {
-            Self::Sgd { momentum, .. } if momentum == 0.0 => SgdConfig::new().init(),
+            Self::Sgd { momentum: 0.0, .. } => SgdConfig::new().init(),
             Self::Sgd { momentum, .. } => {
                 let momentum = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);
                 SgdConfig::new().with_momentum(Some(momentum)).init()

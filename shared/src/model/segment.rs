@@ -121,14 +121,14 @@ impl Segment {
 
     /// Weights and optimiser state of each stage, for a checkpoint.
     pub fn state(&self) -> Result<Vec<StageState>, ModelError> {
-        let state = |s: &Box<dyn Stage>| {
+        let state = |s: &dyn Stage| {
             Ok(StageState {
                 stage: s.name().into(),
                 weights: s.weights(),
                 optimizer: s.optimizer_state()?,
             })
         };
-        self.stages.iter().map(state).collect()
+        self.stages.iter().map(|s| state(s.as_ref())).collect()
     }
 
     /// Restores optimiser state of the stage with this name.

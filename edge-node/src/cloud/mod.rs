@@ -1,0 +1,170 @@
+//! The edge's view of the cloud: typed calls of the split protocol.
+
+mod clock;
+mod error;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use cleave_shared::{
+    codec::F32,
+    wire::{
+        self, NamedTensors,
+        v1::{self, split_service_client::SplitServiceClient},
+    },
+};
+use tonic::{Status, transport::Channel};
+
+use self::clock::{ClockOffset, Exchange};
+pub use self::error::explain;
+
+/// Largest set of weights that is fetched, bytes; a limit against a broken peer, not a size.
+const MAX_WEIGHTS_BYTES: usize = 8 << 30;
+
+/// One cloud node, over one channel; clones share both.
+#[derive(Clone)]
+pub struct CloudClient {
+    client: SplitServiceClient<Channel>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    address: String,
+    start: Instant,
+    clock: Mutex<ClockOffset>,
+}
+
+/// A tail to run.
+#[derive(Debug, Clone)]
+pub struct InferCall {
+    pub agreement: v1::Agreement,
+    pub activation: Vec<v1::Tensor>,
+    /// Bytes of the output that is expected.
+    pub output_bytes: usize,
+}
+
+/// What the tail answered, and what the way there and back took.
+#[derive(Debug)]
+pub struct InferAnswer {
+    pub reply: v1::InferReply,
+    pub uplink_ms: f64,
+    pub downlink_ms: f64,
+}
+
+impl CloudClient {
+    pub fn new(channel: Channel, address: &str) -> Self {
+        let client = SplitServiceClient::new(channel)
+            .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
+        let clock = Mutex::default();
+        let shared = Shared { address: address.into(), start: Instant::now(), clock };
+        Self { client, shared: Arc::new(shared) }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// The handshake; gives the stages whose weights the cloud lacks.
+    pub async fn bind(&self, agreement: &v1::Agreement) -> Result<Vec<String>, Status> {
+        let request = v1::BindRequest { agreement: Some(agreement.clone()) };
+        let sent_ns = self.now_ns();
+        let reply = self.client.clone().bind(request).await?.into_inner();
+        self.observe(Exchange {
+            instance: reply.instance,
+            sent_ns,
+            arrived_ns: reply.received_ns,
+            left_ns: reply.sent_ns,
+            returned_ns: self.now_ns(),
+        });
+        Ok(reply.missing_stages)
+    }
+
+    /// Runs the tail on one activation, in one message or in chunks, whichever its size needs.
+    pub async fn infer(&self, call: InferCall) -> Result<InferAnswer, Status> {
+        let bytes: usize = call.activation.iter().map(|t| t.data.len()).sum();
+        let in_one = bytes.max(call.output_bytes) <= wire::CHUNK_BYTES;
+        let limit = call.output_bytes;
+        let InferCall { agreement, activation, .. } = call;
+        let request = v1::InferRequest { agreement: Some(agreement), activation };
+        let sent_ns = self.now_ns();
+        let reply = if in_one {
+            self.client.clone().infer(request).await?.into_inner()
+        } else {
+            self.infer_chunked(request, limit).await?
+        };
+        let exchange = Exchange {
+            instance: reply.instance,
+            sent_ns,
+            arrived_ns: reply.received_ns,
+            left_ns: reply.sent_ns,
+            returned_ns: self.now_ns(),
+        };
+        let (uplink_ms, downlink_ms) = self.observe(exchange);
+        Ok(InferAnswer { reply, uplink_ms, downlink_ms })
+    }
+
+    async fn infer_chunked(
+        &self,
+        request: v1::InferRequest,
+        limit: usize,
+    ) -> Result<v1::InferReply, Status> {
+        use v1::{infer_part::Kind, infer_reply_part::Kind as Out};
+        let parts = wire::send(request, |r| v1::InferPart { kind: Some(Kind::Request(r)) });
+        let outgoing = tokio_stream::iter(parts);
+        let mut replies = self.client.clone().infer_chunked(outgoing).await?.into_inner();
+        match replies.message().await?.and_then(|p| p.kind) {
+            Some(Out::Reply(first)) => wire::receive(first, limit, &mut replies).await,
+            _ => Err(Status::internal("the cloud's first part is not a reply")),
+        }
+    }
+
+    /// Weights of stages that the cloud holds.
+    pub async fn fetch_weights(
+        &self,
+        weights: &str,
+        stages: Vec<String>,
+    ) -> Result<NamedTensors, Status> {
+        let request = v1::FetchWeightsRequest { weights: weights.into(), stages };
+        let mut parts = self.client.clone().fetch_weights(request).await?.into_inner();
+        match parts.message().await?.and_then(|p| p.kind) {
+            Some(v1::weights_part::Kind::Weights(first)) => {
+                let message = wire::receive(first, MAX_WEIGHTS_BYTES, &mut parts).await?;
+                Ok(wire::decode(message.tensors, &F32)?)
+            }
+            _ => Err(Status::internal("the cloud's first part has no weights")),
+        }
+    }
+
+    /// Gives the cloud weights of stages that it lacks.
+    pub async fn store_weights(
+        &self,
+        weights: &str,
+        stages: Vec<String>,
+        tensors: NamedTensors,
+    ) -> Result<(), Status> {
+        let tensors = wire::encode(tensors, &F32);
+        let message = v1::StageWeights { weights: weights.into(), tensors, stages };
+        let wrap = |w| v1::WeightsPart { kind: Some(v1::weights_part::Kind::Weights(w)) };
+        let parts = tokio_stream::iter(wire::send(message, wrap));
+        self.client.clone().store_weights(parts).await?;
+        Ok(())
+    }
+
+    /// Opens a training stream.
+    pub async fn train(
+        &self,
+        requests: tokio_stream::wrappers::ReceiverStream<v1::TrainRequest>,
+    ) -> Result<tonic::Streaming<v1::TrainReply>, Status> {
+        Ok(self.client.clone().train(requests).await?.into_inner())
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.start.elapsed().as_nanos() as u64
+    }
+
+    fn observe(&self, exchange: Exchange) -> (f64, f64) {
+        self.shared.clock.lock().unwrap_or_else(|p| p.into_inner()).observe(exchange)
+    }
+}

@@ -1,0 +1,186 @@
+//! The whole system at once: cloud and edge as processes, training across the link, then the
+//! held-out samples sent to the edge.
+//!
+//! With `--edge` it uses nodes that run already, as the compose file's job does.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use cleave_shared::{
+    config::{Config, ConfigArgs},
+    health, shutdown,
+};
+use indicatif::HumanBytes;
+use tokio::process::{Child, Command};
+
+use crate::{
+    deploy::version,
+    evaluate::EdgeClient,
+    train::{self, Outcome},
+};
+
+/// How long a node may take to start, and the edge to take up new weights.
+const START: Duration = Duration::from_secs(30);
+const DEPLOY: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the command line adds to the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// A running edge, `http://host:port`; without it both nodes are started.
+    pub edge: Option<String>,
+    /// End when the report is printed.
+    pub exit: bool,
+}
+
+/// Runs the demo; the error is one line.
+pub async fn demo(config: &Config, args: &ConfigArgs, options: &Options) -> Result<(), String> {
+    match &options.edge {
+        Some(edge) => train_and_ask(config, edge).await,
+        None => {
+            let mut nodes = Nodes::start(config, args).await?;
+            let edge = format!("http://{}", config.edge.grpc_listen);
+            tokio::select! {
+                outcome = train_and_ask(config, &edge) => outcome?,
+                died = nodes.died() => return Err(died),
+                () = shutdown::requested() => return Ok(()),
+            }
+            if options.exit {
+                return nodes.stop().await;
+            }
+            let EdgeUrls { http, grpc } = EdgeUrls::new(config);
+            println!(
+                "\nThe edge answers at {http} and {grpc} (gRPC). Change split_point in the \
+                      configuration file and ask again. Ctrl-C ends both nodes."
+            );
+            tokio::select! {
+                died = nodes.died() => Err(died),
+                () = shutdown::requested() => nodes.stop().await,
+            }
+        }
+    }
+}
+
+struct EdgeUrls {
+    http: String,
+    grpc: String,
+}
+
+impl EdgeUrls {
+    fn new(config: &Config) -> Self {
+        let edge = &config.edge;
+        Self { http: format!("http://{}", edge.http_listen), grpc: edge.grpc_listen.to_string() }
+    }
+}
+
+async fn train_and_ask(config: &Config, edge: &str) -> Result<(), String> {
+    let (profile, split) = (&config.link.profile, config.split_point);
+    let stages = config.model.stage_count();
+    println!(
+        "training {} split at {split} of {stages} across {profile}",
+        config.model.family_name()
+    );
+    let outcome = train::train(config, &train::Options::default()).await?;
+    println!("{}", summary(&outcome));
+    let mut client = EdgeClient::connect(edge, &config.edge.model_name).await?;
+    await_version(&mut client, &outcome).await?;
+    print!("\n{}", client.evaluate(config).await?.render(config));
+    Ok(())
+}
+
+/// A run in two lines.
+pub fn summary(outcome: &Outcome) -> String {
+    let Outcome { run, steps, elapsed, uplink_bytes, downlink_bytes, .. } = outcome;
+    let seconds = elapsed.as_secs_f64();
+    let accuracy =
+        outcome.validation_accuracy.map_or("none".into(), |a| format!("{:.2} %", a * 100.0));
+    format!(
+        "trained {run}: {steps} steps in {seconds:.1} s, {} up, {} down; validation accuracy {accuracy}",
+        HumanBytes(*uplink_bytes),
+        HumanBytes(*downlink_bytes)
+    )
+}
+
+/// Waits until the edge serves what was trained.
+async fn await_version(client: &mut EdgeClient, outcome: &Outcome) -> Result<(), String> {
+    let run = outcome.run.clone();
+    let expected = version(&cleave_shared::checkpoint::WeightsId::Run { run, step: outcome.steps });
+    let begin = Instant::now();
+    loop {
+        let found = client.version().await?;
+        if found == expected {
+            return Ok(());
+        }
+        if begin.elapsed() > DEPLOY {
+            return Err(format!("the edge still serves {found}, not {expected}; see its log"));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Both nodes as child processes, which end with this one.
+struct Nodes {
+    cloud: Child,
+    edge: Child,
+}
+
+impl Nodes {
+    async fn start(config: &Config, args: &ConfigArgs) -> Result<Self, String> {
+        let mut cloud = spawn("cloud", args)?;
+        await_healthy("cloud", config.cloud.listen, &mut cloud).await?;
+        let mut edge = spawn("serve", args)?;
+        await_healthy("edge", config.edge.grpc_listen, &mut edge).await?;
+        Ok(Self { cloud, edge })
+    }
+
+    async fn died(&mut self) -> String {
+        tokio::select! {
+            status = self.cloud.wait() => format!("the cloud node ended: {}", shown(status)),
+            status = self.edge.wait() => format!("the edge node ended: {}", shown(status)),
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), String> {
+        for child in [&mut self.edge, &mut self.cloud] {
+            let _ = child.start_kill();
+            let _ = child.wait().await;
+        }
+        Ok(())
+    }
+}
+
+/// Starts this program again with the same configuration.
+fn spawn(command: &str, args: &ConfigArgs) -> Result<Child, String> {
+    let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
+    let quiet = std::env::var_os("RUST_LOG").is_none();
+    let mut child = Command::new(program);
+    child.arg(command).args(args.to_words()).stdin(Stdio::null()).kill_on_drop(true);
+    if quiet {
+        // The demo's own lines are what the user wants to read; failures still come through.
+        child.env("RUST_LOG", "warn");
+    }
+    child.spawn().map_err(|e| format!("cannot start the {command} process: {e}"))
+}
+
+async fn await_healthy(name: &str, address: SocketAddr, child: &mut Child) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(format!("the {name} node ended at once: {status}"));
+        }
+        match health::check(address).await {
+            Ok(()) => return Ok(()),
+            Err(text) if begin.elapsed() > START => {
+                return Err(format!("the {name} node is not healthy after 30 s: {text}"));
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+fn shown(status: std::io::Result<std::process::ExitStatus>) -> String {
+    status.map_or_else(|e| e.to_string(), |s| s.to_string())
+}

@@ -1,0 +1,51 @@
+//! What the edge serves: one split of one set of weights, agreed with the cloud.
+//!
+//! A deployment is immutable. To move the split point or to take new weights, another one is made
+//! beside it and takes its place; requests that have begun finish with the one they began with.
+
+mod deployer;
+mod pointer;
+
+use std::sync::Arc;
+
+use cleave_shared::{checkpoint::WeightsId, model::Segment, wire::v1::Agreement};
+
+pub use self::{deployer::Deployer, pointer::Pointer};
+
+/// What to deploy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub split: usize,
+    pub weights: WeightsId,
+}
+
+/// A head that is ready, and what the cloud was told about it.
+pub struct Deployment {
+    pub target: Target,
+    /// Number of stages: at this split point the edge needs no cloud.
+    pub stages: usize,
+    pub head: Arc<Segment>,
+    /// Sent with every request, so that the cloud keeps no state; without the spec, which the
+    /// handshake has compared.
+    pub agreement: Agreement,
+}
+
+impl Deployment {
+    /// Whether the whole model runs here.
+    pub fn is_whole(&self) -> bool {
+        self.target.split == self.stages
+    }
+
+    /// The model version that clients see: `seed-7` or `<run>-<step>`.
+    pub fn version(&self) -> String {
+        version(&self.target.weights)
+    }
+}
+
+/// See [`Deployment::version`].
+pub fn version(weights: &WeightsId) -> String {
+    match weights {
+        WeightsId::Seed(seed) => format!("seed-{seed}"),
+        WeightsId::Run { run, step } => format!("{run}-{step}"),
+    }
+}

@@ -1,0 +1,154 @@
+//! Takes changes of the configuration file and of the deployed weights into force while serving.
+//!
+//! Both files are watched through their folders, since editors and [`write_atomic`] replace a file
+//! rather than write into it. File systems without notifications (network mounts, some containers)
+//! are covered by a look every second.
+//!
+//! [`write_atomic`]: cleave_shared::checkpoint::write_atomic
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cleave_shared::{
+    checkpoint::WeightsId,
+    config::{Config, ConfigArgs},
+    link::Link,
+};
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::{mpsc, watch};
+
+use crate::deploy::{Deployer, Deployment, Pointer, Target};
+
+/// How often files are looked at without a notification, and how often a failed change is retried.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Owns what is deployed.
+pub struct Reconfigurer {
+    /// The configuration in force.
+    config: Config,
+    args: ConfigArgs,
+    deployer: Deployer,
+    link: Link,
+    deployed: watch::Sender<Option<Arc<Deployment>>>,
+    /// The last complaint, so that a tick does not repeat it.
+    complaint: Option<String>,
+}
+
+impl Reconfigurer {
+    pub fn new(
+        config: Config,
+        args: ConfigArgs,
+        deployer: Deployer,
+        link: Link,
+        deployed: watch::Sender<Option<Arc<Deployment>>>,
+    ) -> Self {
+        Self { config, args, deployer, link, deployed, complaint: None }
+    }
+
+    /// Runs for the life of the node; `first` is called once something is deployed.
+    pub async fn run(mut self, first: impl AsyncFnOnce() + Send + 'static) {
+        let (changed, mut changes) = mpsc::channel(1);
+        let _watchers = self.watch(&changed);
+        let mut first = Some(first);
+        loop {
+            self.refresh().await;
+            if self.deployed.borrow().is_some()
+                && let Some(first) = first.take()
+            {
+                first().await;
+            }
+            tokio::select! {
+                _ = changes.recv() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn watch(&self, changed: &mpsc::Sender<()>) -> Vec<notify::RecommendedWatcher> {
+        let config = self.args.file().ok();
+        let pointer = Pointer::path(&self.config.runs.dir);
+        let folders = config.iter().chain([&pointer]).filter_map(|f| folder(f));
+        folders.filter_map(|folder| watcher(&folder, changed.clone())).collect()
+    }
+
+    /// Brings what is in force to what the files say, or says why not and keeps what is in force.
+    async fn refresh(&mut self) {
+        match self.try_refresh().await {
+            Ok(()) => self.complaint = None,
+            Err(text) => {
+                if self.complaint.as_ref() != Some(&text) {
+                    tracing::error!("{text}; the old setting stays in force");
+                }
+                self.complaint = Some(text);
+            }
+        }
+    }
+
+    async fn try_refresh(&mut self) -> Result<(), String> {
+        let asked = self.args.load().map_err(|e| e.to_string())?;
+        let fixed = Config {
+            split_point: asked.split_point,
+            link: asked.link.clone(),
+            ..self.config.clone()
+        };
+        if asked.link != self.config.link {
+            self.link.set_profile(asked.link_profile());
+            tracing::info!(profile = asked.link.profile, "link profile changed");
+        }
+        self.config = fixed;
+        let target = self.target()?;
+        if self.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
+            let deployment = self.deployer.deploy(target).await?;
+            let (split, version) = (deployment.target.split, deployment.version());
+            self.deployed.send_replace(Some(Arc::new(deployment)));
+            tracing::info!(split_point = split, weights = version, "deployed");
+        }
+        if asked == self.config {
+            return Ok(());
+        }
+        Err("a key other than split_point and link was changed: restart the node for it".into())
+    }
+
+    /// The split of the configuration, and the weights that were trained last.
+    fn target(&self) -> Result<Target, String> {
+        let pointer = Pointer::read(&self.config.runs.dir).map_err(|e| e.to_string())?;
+        let own = self.config.model.hash();
+        let weights = match pointer {
+            Some(p) if p.spec_hash == own => p.weights(),
+            // Trained weights of another model are not for this one.
+            _ => WeightsId::Seed(self.config.seed),
+        };
+        Ok(Target { split: self.config.split_point, weights })
+    }
+}
+
+fn folder(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    // The runs folder may not be there before the first training.
+    let _ = std::fs::create_dir_all(folder);
+    Some(folder.to_path_buf())
+}
+
+fn watcher(folder: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let notice = move |event: notify::Result<notify::Event>| {
+        // Reading the file is an event as well, and would wake its reader for ever.
+        if event.is_ok_and(|e| !e.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
+    };
+    let watcher = notify::recommended_watcher(notice).and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "no notifications; looking every second");
+            None
+        }
+    }
+}

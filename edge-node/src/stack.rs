@@ -1,0 +1,155 @@
+//! How the edge's layers are put together, top to bottom, in one place.
+
+use std::{sync::Arc, time::Duration};
+
+use cleave_shared::{
+    compute::ComputePool,
+    config::{Config, ConfigArgs},
+    link::{Link, LinkLayer, TcpConnector},
+    listen::listen,
+    shutdown, wire,
+};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
+
+use crate::{
+    cloud::{CloudClient, InferAnswer, InferCall},
+    deploy::Deployer,
+    predict::SplitPredictor,
+    proto,
+    reconfigure::Reconfigurer,
+    serve,
+};
+
+/// One message of the split protocol: a chunk of tensor data, and room for the fields around it.
+pub const MAX_MESSAGE_BYTES: usize = wire::CHUNK_BYTES + (1 << 20);
+/// As in the cloud: more than the fastest profile has in flight.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A cloud that is not there is reported within this, even where packets vanish.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long requests in flight may take once the node was asked to end.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// The call that runs a tail, with its layers.
+pub type CloudCall = BoxCloneSyncService<InferCall, InferAnswer, BoxError>;
+
+/// The channel to the cloud. It connects when it is first used and again whenever it broke.
+pub fn channel(config: &Config, link: &Link) -> Result<Channel, String> {
+    let connector = ServiceBuilder::new()
+        // The simulated radio, directly on the socket: HTTP/2's own frames take its time as well.
+        .layer(LinkLayer::new(link.clone()))
+        .service(TcpConnector);
+    let endpoint = Endpoint::from_shared(config.edge.cloud.clone())
+        .map_err(|e| format!("edge.cloud: {e}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// Inference calls to the cloud.
+fn cloud_call(config: &Config, client: CloudClient) -> CloudCall {
+    let call = tower::service_fn(move |call| {
+        let client = client.clone();
+        async move { client.infer(call).await }
+    });
+    let stack = ServiceBuilder::new()
+        // Outermost: what finds no room below is refused at once instead of queueing.
+        .load_shed()
+        // Requests in flight: enough to fill the link, and a bound on their memory.
+        .concurrency_limit(config.edge.queue)
+        // Innermost: a request's time begins when it leaves.
+        .timeout(Duration::from_millis(config.edge.deadline_ms))
+        .service(call);
+    BoxCloneSyncService::new(stack)
+}
+
+/// Serves until SIGTERM or SIGINT. `args` is read again when the configuration file changes.
+pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
+    let grpc = listen("edge.grpc_listen", config.edge.grpc_listen).await?;
+    let http = listen("edge.http_listen", config.edge.http_listen).await?;
+
+    let link = Link::new(config.link_profile(), config.link.seed);
+    let client = CloudClient::new(channel(&config, &link)?, &config.edge.cloud);
+    let pool = ComputePool::new(config.edge.threads, config.edge.queue);
+    let deployer = Deployer::new(&config, pool.clone(), client.clone());
+    let (deployed, current) = watch::channel(None);
+    let cloud = cloud_call(&config, client);
+    let predictor = Arc::new(SplitPredictor::new(config.clone(), current, pool, cloud));
+    tracing::info!(
+        grpc = %config.edge.grpc_listen, http = %config.edge.http_listen, cloud = config.edge.cloud,
+        link = config.link.profile, "edge node serves"
+    );
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    // Not healthy until something is deployed: `docker compose` waits for that.
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    type Grpc = serve::GrpcService<SplitPredictor>;
+    health.set_not_serving::<Grpc>().await;
+    let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link, deployed);
+    tokio::spawn(reconfigurer.run(async move || {
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        health.set_serving::<Grpc>().await;
+    }));
+
+    let sample: usize = config.model.input_shape().iter().product();
+    let (ending, _) = watch::channel(false);
+    let grpc_server = Server::builder()
+        // Outermost: every call has a span, also one that is refused below.
+        .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
+        .concurrency_limit_per_connection(config.edge.queue)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(|e| e.to_string())?)
+        .add_service(reflection().build_v1alpha().map_err(|e| e.to_string())?)
+        // Innermost: a message longer than the largest batch is refused before it is read.
+        .add_service(serve::grpc_service(predictor.clone(), grpc_limit(&config, sample)))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(grpc).with_nodelay(Some(true)),
+            told(ending.subscribe()),
+        );
+    let router = serve::rest_router(predictor, http_limit(&config, sample));
+    let http_server = axum::serve(http, router).with_graceful_shutdown(told(ending.subscribe()));
+    let servers = async {
+        let (grpc, http) = tokio::join!(grpc_server, http_server);
+        grpc.map_err(|e| format!("gRPC server: {e}"))?;
+        http.map_err(|e| format!("HTTP server: {e}"))
+    };
+    tokio::select! {
+        outcome = servers => outcome,
+        () = async {
+            shutdown::requested().await;
+            let _ = ending.send(true);
+            tokio::time::sleep(DRAIN).await;
+        } => {
+            tracing::warn!("requests were still running; ended without them");
+            Ok(())
+        }
+    }
+}
+
+async fn told(mut ending: watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+/// The largest batch as raw FP32 or as typed contents, and the fields around it.
+fn grpc_limit(config: &Config, sample: usize) -> usize {
+    config.edge.max_batch.saturating_mul(sample).saturating_mul(4).saturating_add(64 << 10)
+}
+
+/// The same as JSON text, of up to 24 characters a number.
+fn http_limit(config: &Config, sample: usize) -> usize {
+    config.edge.max_batch.saturating_mul(sample).saturating_mul(24).saturating_add(64 << 10)
+}
+
+/// Both versions of reflection: clients are only now moving to v1.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

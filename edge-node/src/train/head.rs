@@ -1,0 +1,161 @@
+//! The edge's half in training: stages `0..split`, after a known number of steps.
+
+use std::sync::Arc;
+
+use cleave_shared::{
+    checkpoint::RunStore,
+    codec::Codec,
+    compute::ComputePool,
+    config::Config,
+    model::{HeadPass, LoadedWeights, ModelSpec, OptimizerSpec, SeededWeights, Segment},
+    wire::{self, NamedTensors, v1},
+};
+
+/// Training computes one step at a time; a second job can wait while the first ends.
+const QUEUE: usize = 2;
+
+/// A head that learns.
+pub struct Head {
+    spec: ModelSpec,
+    split: usize,
+    seed: u64,
+    optimizer: OptimizerSpec,
+    activation_codec: &'static dyn Codec,
+    gradient_codec: &'static dyn Codec,
+    pool: ComputePool,
+    store: Arc<RunStore>,
+    run: String,
+    /// Taken by the compute thread while it works.
+    segment: Option<Segment>,
+    live: u64,
+}
+
+/// What goes to the cloud, and what is needed when the gradient comes back.
+pub struct Forward {
+    pub activation: Vec<v1::Tensor>,
+    pub pass: Option<HeadPass>,
+}
+
+impl Head {
+    pub fn new(config: &Config, store: Arc<RunStore>, run: &str) -> Result<Self, String> {
+        let mut head = Self {
+            spec: config.model.clone(),
+            split: config.split_point,
+            seed: config.seed,
+            optimizer: config.train.optimizer.clone(),
+            activation_codec: config.activation_codec(),
+            gradient_codec: config.gradient_codec(),
+            pool: ComputePool::new(1, QUEUE),
+            store,
+            run: run.into(),
+            segment: None,
+            live: 0,
+        };
+        let newest = head.store.steps(run).last().copied().unwrap_or(0);
+        head.restore(newest)?;
+        Ok(head)
+    }
+
+    /// Steps taken.
+    pub fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Steps that [`Head::rewind`] can go back to.
+    pub fn checkpoints(&self) -> Vec<u64> {
+        self.store.steps(&self.run).into_iter().collect()
+    }
+
+    /// Whether the cloud has to send a gradient.
+    pub fn wants_gradient(&self) -> bool {
+        self.segment.as_ref().is_some_and(Segment::has_parameters)
+    }
+
+    /// Goes back to the state after `step`; nothing to do if that is where it is.
+    pub fn rewind(&mut self, step: u64) -> Result<(), String> {
+        if step == self.live && self.segment.is_some() {
+            return Ok(());
+        }
+        self.store.drop_after(&self.run, step).map_err(|e| e.to_string())?;
+        self.restore(step)
+    }
+
+    fn restore(&mut self, step: u64) -> Result<(), String> {
+        let range = 0..self.split;
+        let mut weights = NamedTensors::new();
+        let mut optimizers = Vec::new();
+        for stage in
+            self.spec.stage_names().into_iter().take(if step == 0 { 0 } else { self.split })
+        {
+            let files = self.store.read(&self.run, step, &stage).map_err(|e| e.to_string())?;
+            weights.extend(files.weights);
+            optimizers.push((stage, files.optimizer));
+        }
+        let built = match step {
+            0 => Segment::build(&self.spec, range, &mut SeededWeights(self.seed), true),
+            _ => Segment::build(&self.spec, range, &mut LoadedWeights::new(weights), true),
+        };
+        let mut segment = built.map_err(|e| e.to_string())?;
+        for (stage, state) in optimizers {
+            segment.load_optimizer(&stage, &self.optimizer, state).map_err(|e| e.to_string())?;
+        }
+        self.segment = Some(segment);
+        self.live = step;
+        Ok(())
+    }
+
+    /// The forward pass of a batch; `learn` keeps what the backward pass needs.
+    pub async fn forward(&mut self, inputs: NamedTensors, learn: bool) -> Result<Forward, String> {
+        let segment = self.take()?;
+        let codec = self.activation_codec;
+        let job = move || {
+            let outcome = segment.head_forward(&inputs).map(|(activation, pass)| Forward {
+                activation: wire::encode(activation, codec),
+                pass: (learn && segment.has_parameters()).then_some(pass),
+            });
+            (segment, outcome)
+        };
+        let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.segment = Some(segment);
+        outcome.map_err(|e| e.to_string())
+    }
+
+    /// The backward pass and the optimiser's step: this side's commit of the next step.
+    pub async fn backward(
+        &mut self,
+        pass: Option<HeadPass>,
+        gradient: Vec<v1::Tensor>,
+    ) -> Result<(), String> {
+        if let Some(pass) = pass {
+            let gradient = wire::decode(gradient, self.gradient_codec)
+                .map_err(|e| format!("the cloud's gradient: {e}"))?;
+            let mut segment = self.take()?;
+            let optimizer = self.optimizer.clone();
+            let job = move || {
+                let outcome = segment.head_backward(pass, &gradient, &optimizer);
+                (segment, outcome)
+            };
+            let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+            self.segment = Some(segment);
+            outcome.map_err(|e| format!("the cloud's gradient: {e}"))?;
+        }
+        self.live += 1;
+        Ok(())
+    }
+
+    /// Writes this half of the step it is at, and drops the oldest over `keep`.
+    pub async fn checkpoint(&self, keep: usize) -> Result<(), String> {
+        let segment = self.segment.as_ref().ok_or("a step failed")?;
+        let state = segment.state().map_err(|e| e.to_string())?;
+        let (store, run, step) = (self.store.clone(), self.run.clone(), self.live);
+        let written = tokio::task::spawn_blocking(move || {
+            store.write(&run, step, &state)?;
+            store.retain(&run, keep)
+        });
+        written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
+    fn take(&mut self) -> Result<Segment, String> {
+        self.segment.take().ok_or_else(|| "an earlier step failed on this node".into())
+    }
+}

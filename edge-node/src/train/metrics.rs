@@ -1,0 +1,146 @@
+//! `metrics.jsonl`: one JSON object for each step, and one for each validation.
+//!
+//! The file follows the run: when the run goes back to a checkpoint, so do the lines, and what is
+//! left is one line a step whatever happened in between.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use cleave_shared::checkpoint::write_atomic;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Line {
+    Step {
+        step: u64,
+        epoch: u64,
+        loss: f32,
+        /// Share of the batch that was classified right before the update.
+        accuracy: f64,
+        head_ms: f64,
+        /// From sending the activation to having the gradient, without the tail's time.
+        link_ms: f64,
+        tail_ms: f64,
+        step_ms: f64,
+        /// Bytes over the link since training began.
+        uplink_bytes: u64,
+        downlink_bytes: u64,
+    },
+    Validation {
+        /// The last step of the epoch.
+        step: u64,
+        epoch: u64,
+        loss: f64,
+        accuracy: f64,
+    },
+}
+
+impl Line {
+    fn step(&self) -> u64 {
+        match self {
+            Line::Step { step, .. } | Line::Validation { step, .. } => *step,
+        }
+    }
+}
+
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+    /// Last epoch that was validated, and its accuracy.
+    validated: Option<(u64, f64)>,
+}
+
+impl Metrics {
+    pub fn open(dir: &Path, step: u64) -> Result<Self, String> {
+        let path = dir.join("metrics.jsonl");
+        let file = append(&path)?;
+        let mut metrics = Self { path, file, validated: None };
+        metrics.rewind(step)?;
+        Ok(metrics)
+    }
+
+    pub fn write(&mut self, line: &Line) -> Result<(), String> {
+        let mut text = serde_json::to_vec(line).expect("plain data");
+        text.push(b'\n');
+        // One write a line: a kill leaves whole lines, or one cut short that `rewind` drops.
+        self.file.write_all(&text).map_err(|e| format!("{}: {e}", self.path.display()))?;
+        if let Line::Validation { epoch, accuracy, .. } = line {
+            self.validated = Some((*epoch, *accuracy));
+        }
+        Ok(())
+    }
+
+    /// Whether this epoch's validation is in the file.
+    pub fn has_validated(&self, epoch: u64) -> bool {
+        self.validated.is_some_and(|(last, _)| last >= epoch)
+    }
+
+    /// Accuracy of the last validation.
+    pub fn validation_accuracy(&self) -> Option<f64> {
+        self.validated.map(|(_, accuracy)| accuracy)
+    }
+
+    /// Drops the lines of steps after `step`.
+    pub fn rewind(&mut self, step: u64) -> Result<(), String> {
+        let text = fs::read_to_string(&self.path).map_err(|e| self.explain(e))?;
+        let lines = text.lines().filter_map(|l| serde_json::from_str::<Line>(l).ok());
+        let kept: Vec<Line> = lines.filter(|l| l.step() <= step).collect();
+        let mut bytes = Vec::with_capacity(text.len());
+        self.validated = None;
+        for line in &kept {
+            bytes.extend(serde_json::to_vec(line).expect("plain data"));
+            bytes.push(b'\n');
+            if let Line::Validation { epoch, accuracy, .. } = line {
+                self.validated = Some((*epoch, *accuracy));
+            }
+        }
+        if bytes != text.as_bytes() {
+            write_atomic(&self.path, &bytes).map_err(|e| e.to_string())?;
+            self.file = append(&self.path)?;
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: std::io::Error) -> String {
+        format!("{}: {error}", self.path.display())
+    }
+}
+
+fn append(path: &Path) -> Result<File, String> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validation(step: u64) -> Line {
+        Line::Validation { step, epoch: step / 10, loss: 0.5, accuracy: 0.9 }
+    }
+
+    #[test]
+    fn lines_follow_the_run_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0).unwrap();
+        for step in [10, 20, 30] {
+            metrics.write(&validation(step)).unwrap();
+        }
+        assert!(metrics.has_validated(3));
+        metrics.rewind(20).unwrap();
+        assert!(metrics.has_validated(2) && !metrics.has_validated(3));
+        metrics.write(&validation(30)).unwrap();
+        drop(metrics);
+
+        let path = dir.path().join("metrics.jsonl");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"kind\":\"validation\",\"st").unwrap();
+        let metrics = Metrics::open(dir.path(), 30).unwrap();
+        assert!(metrics.has_validated(3));
+        assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 3);
+    }
+}

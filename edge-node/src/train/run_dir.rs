@@ -1,0 +1,132 @@
+//! The folder of a run on the edge: what it is, its metrics, its checkpoints.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use cleave_shared::{
+    checkpoint::{RunStore, check_run_id, write_atomic},
+    config::Config,
+    data::DataSpec,
+    model::ModelSpec,
+    session::TrainingSpec,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Options;
+
+const RECORD: &str = "run.json";
+
+/// What makes a run the run it is: all that its losses depend on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub model: ModelSpec,
+    pub split_point: usize,
+    pub seed: u64,
+    pub data: DataSpec,
+    pub batch_size: usize,
+    pub training: TrainingSpec,
+    pub activation_codec: String,
+    pub gradient_codec: String,
+}
+
+impl RunRecord {
+    pub fn new(config: &Config) -> Self {
+        let (loss, optimizer) = (config.train.loss, config.train.optimizer.clone());
+        Self {
+            model: config.model.clone(),
+            split_point: config.split_point,
+            seed: config.seed,
+            data: config.data.clone(),
+            batch_size: config.train.batch_size,
+            training: TrainingSpec { loss, optimizer },
+            activation_codec: config.codec.activation.clone(),
+            gradient_codec: config.codec.gradient.clone(),
+        }
+    }
+
+    /// Keys in which the configuration differs from the run.
+    fn differences(&self, other: &Self) -> String {
+        let as_map = |r: &Self| serde_json::to_value(r).expect("plain data");
+        let (run, now) = (as_map(self), as_map(other));
+        let keys = run.as_object().into_iter().flatten();
+        let differ = keys.filter(|(key, value)| now.get(key) != Some(value));
+        let lines = differ.map(|(key, value)| format!("{key} was {value}, is {}", now[key]));
+        lines.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// A run's folder under `<runs>/edge`.
+pub struct RunDir {
+    pub id: String,
+    pub path: PathBuf,
+    pub store: Arc<RunStore>,
+}
+
+impl RunDir {
+    /// Makes the folder of a new run, or finds the one to resume and checks that it is the same.
+    pub fn open(config: &Config, record: &RunRecord, options: &Options) -> Result<Self, String> {
+        let parent = config.runs.dir.join("edge");
+        let id = match (&options.run, options.resume) {
+            (Some(id), _) => id.clone(),
+            (None, true) => newest(&parent)
+                .ok_or_else(|| format!("--resume: there is no run in {}", parent.display()))?,
+            (None, false) => fresh_id(&parent),
+        };
+        check_run_id(&id).map_err(|e| format!("--run: {e}"))?;
+        let store = Arc::new(RunStore::new(&parent));
+        let path = store.run_dir(&id);
+        let known = read_record(&path)?;
+        match (known, options.resume) {
+            (Some(_), false) => {
+                return Err(format!("run {id} exists: continue it with --resume, or name another"));
+            }
+            (None, true) => return Err(format!("run {id} is not in {}", parent.display())),
+            (Some(known), true) if known != *record => {
+                let differences = known.differences(record);
+                return Err(format!(
+                    "run {id} was begun with another configuration: {differences}"
+                ));
+            }
+            (Some(_), true) => {}
+            (None, false) => {
+                fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let json = serde_json::to_vec_pretty(record).expect("plain data");
+                write_atomic(&path.join(RECORD), &json).map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(Self { id, path, store })
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<RunRecord>, String> {
+    let file = path.join(RECORD);
+    match fs::read(&file) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{}: {e}", file.display()))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("{}: {e}", file.display())),
+    }
+}
+
+/// The run whose record was written last.
+fn newest(parent: &Path) -> Option<String> {
+    let entries = fs::read_dir(parent).ok()?.flatten();
+    let dated = entries.filter_map(|e| {
+        let written = fs::metadata(e.path().join(RECORD)).ok()?.modified().ok()?;
+        Some((written, e.file_name().into_string().ok()?))
+    });
+    dated.max().map(|(_, id)| id)
+}
+
+/// `run-<seconds since 1970>`, which sorts by age.
+fn fresh_id(parent: &Path) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let free = |id: &String| !parent.join(id).exists();
+    let candidates = (seconds..).map(|s| format!("run-{s}"));
+    candidates.into_iter().find(free).expect("some second is free")
+}

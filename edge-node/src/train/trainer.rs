@@ -1,0 +1,244 @@
+//! The run: steps, validations and checkpoints in their order, whatever breaks in between.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cleave_shared::{
+    checkpoint::WeightsId,
+    config::Config,
+    data::{Batch, BatchPlan, Dataset, Part, Split, gather},
+    link::Link,
+    session::TrainingSpec,
+    wire::{self, PROTOCOL_VERSION, v1},
+};
+
+use super::{
+    ConversationError, RunDir,
+    conversation::Conversation,
+    head::Head,
+    metrics::{Line, Metrics},
+    progress::Progress,
+};
+use crate::cloud::CloudClient;
+
+/// Samples of one validation request.
+const VALIDATION_BATCH: usize = 256;
+/// Pauses between attempts to reach a lost cloud: doubled each time, within these.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub run: String,
+    pub steps: u64,
+    pub validation_accuracy: Option<f64>,
+    pub elapsed: Duration,
+    pub uplink_bytes: u64,
+    pub downlink_bytes: u64,
+}
+
+pub struct Trainer<'a> {
+    config: &'a Config,
+    dataset: Arc<dyn Dataset>,
+    plan: BatchPlan,
+    validation: Vec<usize>,
+    head: Head,
+    metrics: Metrics,
+    progress: Progress,
+    dir: RunDir,
+    client: CloudClient,
+    link: Link,
+    total: u64,
+}
+
+impl<'a> Trainer<'a> {
+    pub fn new(
+        config: &'a Config,
+        dataset: Arc<dyn Dataset>,
+        split: &Split,
+        dir: RunDir,
+        client: CloudClient,
+        link: Link,
+    ) -> Result<Self, String> {
+        let indices = split.indices(Part::Train).to_vec();
+        let plan = BatchPlan::new(indices, config.train.batch_size, config.seed)
+            .map_err(|e| e.to_string())?;
+        let head = Head::new(config, dir.store.clone(), &dir.id)?;
+        let metrics = Metrics::open(&dir.path, head.live())?;
+        let total = plan.steps_per_epoch() * config.train.epochs;
+        let progress = Progress::new(&dir.id, head.live(), total);
+        let validation = split.indices(Part::Validation).to_vec();
+        Ok(Self {
+            config,
+            dataset,
+            plan,
+            validation,
+            head,
+            metrics,
+            progress,
+            dir,
+            client,
+            link,
+            total,
+        })
+    }
+
+    /// Runs to the end, through as many connections as it takes.
+    pub async fn run(&mut self) -> Result<Outcome, String> {
+        let begin = Instant::now();
+        let (mut lost_since, mut pause) = (None, SHORTEST_PAUSE);
+        let patience = Duration::from_secs(self.config.train.reconnect_timeout_s);
+        loop {
+            let before = self.head.live();
+            let text = match self.connect_and_go_on().await {
+                Ok(()) => break,
+                Err(ConversationError::Lost(text)) => text,
+                Err(fatal) => return Err(fatal.to_string()),
+            };
+            if self.head.live() != before {
+                (lost_since, pause) = (None, SHORTEST_PAUSE);
+            }
+            let since = *lost_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= patience {
+                let (run, seconds) = (&self.dir.id, patience.as_secs());
+                return Err(format!(
+                    "{text}; gave up after {seconds} s (train.reconnect_timeout_s); continue with \
+                     train --resume --run {run}"
+                ));
+            }
+            self.progress.say(&format!("{text}; trying again"));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.progress.finish();
+        let bytes = self.link.counters();
+        Ok(Outcome {
+            run: self.dir.id.clone(),
+            steps: self.total,
+            validation_accuracy: self.metrics.validation_accuracy(),
+            elapsed: begin.elapsed(),
+            uplink_bytes: bytes.uplink_bytes,
+            downlink_bytes: bytes.downlink_bytes,
+        })
+    }
+
+    async fn connect_and_go_on(&mut self) -> Result<(), ConversationError> {
+        let patience = Duration::from_secs(self.config.train.step_timeout_s);
+        let (mut cloud, resume) =
+            Conversation::open(&self.client, self.opening(), patience).await?;
+        if resume != self.head.live() {
+            let live = self.head.live();
+            self.progress.say(&format!("at step {live}, going back to step {resume}"));
+            self.head.rewind(resume).map_err(ConversationError::Local)?;
+            self.metrics.rewind(resume).map_err(ConversationError::Local)?;
+            self.progress.rewind(resume);
+        }
+        self.validate_if_due(&mut cloud).await?;
+        while self.head.live() < self.total {
+            self.step(&mut cloud).await?;
+            self.validate_if_due(&mut cloud).await?;
+            let live = self.head.live();
+            if live.is_multiple_of(self.config.train.checkpoint_every) || live == self.total {
+                self.checkpoint(&mut cloud).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn opening(&self) -> v1::TrainOpen {
+        let config = self.config;
+        let (loss, optimizer) = (config.train.loss, config.train.optimizer.clone());
+        let agreement = v1::Agreement {
+            protocol_version: PROTOCOL_VERSION,
+            spec_hash: config.model.hash(),
+            spec: config.model.canonical(),
+            split_point: config.split_point as u32,
+            activation_codec: config.codec.activation.clone(),
+            gradient_codec: config.codec.gradient.clone(),
+            weights: WeightsId::Seed(config.seed).to_string(),
+        };
+        v1::TrainOpen {
+            agreement: Some(agreement),
+            run: self.dir.id.clone(),
+            training: TrainingSpec { loss, optimizer }.canonical(),
+            live_step: self.head.live(),
+            checkpoints: self.head.checkpoints(),
+        }
+    }
+
+    async fn step(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
+        let begin = Instant::now();
+        let id = self.head.live() + 1;
+        let Batch { inputs, labels } = gather(self.dataset.as_ref(), &self.plan.batch(id));
+        let samples = labels.elements();
+        let want_gradient = self.head.wants_gradient();
+        let forward = self.head.forward(inputs, true).await.map_err(ConversationError::Local)?;
+        let forward_ms = ms(begin);
+        let sent = Instant::now();
+        let labels = Some(wire::encode_labels(labels, self.config.activation_codec()));
+        let step = v1::TrainStep { id, activation: forward.activation, labels, want_gradient };
+        let stepped = cloud.step(step).await?;
+        let away_ms = ms(sent);
+        let back = Instant::now();
+        let committed = self.head.backward(forward.pass, stepped.gradient).await;
+        committed.map_err(ConversationError::Local)?;
+        let accuracy = stepped.correct as f64 / samples as f64;
+        let bytes = self.link.counters();
+        let line = Line::Step {
+            step: id,
+            epoch: self.plan.epoch_of(id),
+            loss: stepped.loss,
+            accuracy,
+            head_ms: forward_ms + ms(back),
+            link_ms: (away_ms - stepped.tail_ms).max(0.0),
+            tail_ms: stepped.tail_ms,
+            step_ms: ms(begin),
+            uplink_bytes: bytes.uplink_bytes,
+            downlink_bytes: bytes.downlink_bytes,
+        };
+        self.metrics.write(&line).map_err(ConversationError::Local)?;
+        self.progress.step(id, stepped.loss, accuracy, bytes);
+        Ok(())
+    }
+
+    /// At the end of an epoch, unless this epoch was validated before a connection broke.
+    async fn validate_if_due(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
+        let step = self.head.live();
+        let epoch = step / self.plan.steps_per_epoch();
+        let at_end = step.is_multiple_of(self.plan.steps_per_epoch()) && epoch > 0;
+        if !at_end || self.metrics.has_validated(epoch) || self.validation.is_empty() {
+            return Ok(());
+        }
+        let (mut loss, mut correct) = (0.0, 0);
+        for indices in self.validation.chunks(VALIDATION_BATCH) {
+            let Batch { inputs, labels } = gather(self.dataset.as_ref(), indices);
+            let forward =
+                self.head.forward(inputs, false).await.map_err(ConversationError::Local)?;
+            let labels = Some(wire::encode_labels(labels, self.config.activation_codec()));
+            let batch = v1::TrainEvaluate { activation: forward.activation, labels };
+            let done = cloud.evaluate(batch).await?;
+            loss += f64::from(done.loss) * indices.len() as f64;
+            correct += done.correct;
+        }
+        let samples = self.validation.len() as f64;
+        let (loss, accuracy) = (loss / samples, correct as f64 / samples);
+        let line = Line::Validation { step, epoch, loss, accuracy };
+        self.metrics.write(&line).map_err(ConversationError::Local)?;
+        self.progress.epoch(epoch, self.config.train.epochs, step, loss, accuracy);
+        Ok(())
+    }
+
+    /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it.
+    async fn checkpoint(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
+        cloud.checkpoint(self.head.live()).await?;
+        let keep = self.config.train.keep_checkpoints;
+        self.head.checkpoint(keep).await.map_err(ConversationError::Local)
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
