@@ -152,6 +152,7 @@ impl Source<'_> {
         // Optimiser state is keyed by this id: derived from the name, it survives a restart.
         let hash: [u8; 32] = Sha256::digest(name.as_bytes()).into();
         let id = u64::from_le_bytes(hash[..8].try_into().expect("eight bytes"));
-        Ok(Param::initialized(ParamId::from(id), tensor.require_grad()))
+        let tensor = if tensor.is_autodiff() { tensor.require_grad() } else { tensor };
+        Ok(Param::initialized(ParamId::from(id), tensor))
     }
 }
