@@ -146,8 +146,8 @@ impl Default for Config {
             seed: 7,
             model: ModelSpec::Lenet(LenetSpec {
                 input: [1, 8, 8],
-                channels: vec![16, 32],
-                hidden: vec![64],
+                channels: vec![32, 64],
+                hidden: vec![128],
                 classes: 10,
             }),
             codec: CodecConfig::default(),
@@ -205,11 +205,11 @@ impl Default for EdgeConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            epochs: 25,
+            epochs: 40,
             batch_size: 32,
             loss: LossKind::CrossEntropy,
             optimizer: OptimizerSpec::Adam {
-                learning_rate: 0.002,
+                learning_rate: 0.001,
                 beta1: 0.9,
                 beta2: 0.999,
                 epsilon: 1e-8,

@@ -1,0 +1,12 @@
+//! End-to-end tests: the real binaries as processes, over real sockets.
+//!
+//! `nodes` starts and stops them. They are one test binary, so that it is linked once.
+
+mod clients;
+mod cloud_protocol;
+mod command_line;
+mod inference;
+mod large;
+mod nodes;
+mod reconfigure;
+mod training;
