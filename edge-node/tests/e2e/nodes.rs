@@ -41,6 +41,12 @@ epochs = 3
 checkpoint_every = 10
 step_timeout_s = 5
 reconnect_timeout_s = 30
+[train.optimizer]
+kind = "adam"
+learning_rate = 0.01
+beta1 = 0.9
+beta2 = 0.999
+epsilon = 1e-8
 "#;
 
 /// The test's own folder, addresses and processes; everything ends with it.

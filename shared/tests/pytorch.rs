@@ -1,0 +1,156 @@
+//! Split training against PyTorch: the same weights and batches must give the same numbers.
+//!
+//! This side trains and writes what it got; `tests/python/pytorch_reference.py` trains the same
+//! model in PyTorch and compares.
+
+use std::{collections::HashMap, fs, path::Path, process::Command};
+
+use cleave_shared::{
+    data::{Batch, BatchPlan, DataSpec, Part, Split, gather},
+    model::{LenetSpec, LossKind, MlpSpec, ModelSpec, OptimizerSpec, SeededWeights, Segment},
+    tensor::{DType, HostTensor},
+};
+use safetensors::{Dtype, tensor::TensorView};
+
+const STEPS: u64 = 50;
+const BATCH: usize = 16;
+const SEED: u64 = 11;
+
+struct Case {
+    name: &'static str,
+    model: ModelSpec,
+    split: usize,
+    loss: LossKind,
+    optimizer: OptimizerSpec,
+}
+
+fn cases() -> Vec<Case> {
+    let lenet = ModelSpec::Lenet(LenetSpec {
+        input: [1, 8, 8],
+        channels: vec![8, 16],
+        hidden: vec![32],
+        classes: 10,
+    });
+    let mlp = ModelSpec::Mlp(MlpSpec { input: [1, 8, 8], hidden: vec![48, 32], classes: 10 });
+    let sgd = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9 };
+    let adam =
+        OptimizerSpec::Adam { learning_rate: 0.005, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let (entropy, mse) = (LossKind::CrossEntropy, LossKind::Mse);
+    let case = |name, model: &ModelSpec, split, loss, optimizer: &OptimizerSpec| Case {
+        name,
+        model: model.clone(),
+        split,
+        loss,
+        optimizer: optimizer.clone(),
+    };
+    vec![
+        case("lenet-1-sgd-entropy", &lenet, 1, entropy, &sgd),
+        case("lenet-3-adam-entropy", &lenet, 3, entropy, &adam),
+        case("lenet-5-sgd-mse", &lenet, 5, mse, &sgd),
+        case("mlp-1-adam-mse", &mlp, 1, mse, &adam),
+        case("mlp-2-sgd-entropy", &mlp, 2, entropy, &sgd),
+    ]
+}
+
+/// The tensors of one case, by the name they have in its file.
+type Tensors = HashMap<String, HostTensor>;
+
+/// Trains a split model on the digits, and keeps what PyTorch is to be compared with.
+fn train(case: &Case) -> Tensors {
+    let stages = case.model.stage_count();
+    let mut source = SeededWeights(SEED);
+    let mut head = Segment::build(&case.model, 0..case.split, &mut source, true).unwrap();
+    let mut tail = Segment::build(&case.model, case.split..stages, &mut source, true).unwrap();
+    let mut tensors = Tensors::new();
+    let put_weights = |prefix: &str, segments: [&Segment; 2], into: &mut Tensors| {
+        let all = segments.into_iter().flat_map(|s| s.weights());
+        into.extend(all.map(|(name, tensor)| (format!("{prefix}/{name}"), tensor)));
+    };
+    put_weights("weights", [&head, &tail], &mut tensors);
+
+    let dataset = DataSpec::Digits.open().unwrap();
+    let indices = Split::new(dataset.len(), SEED).indices(Part::Train).to_vec();
+    let plan = BatchPlan::new(indices, BATCH, SEED).unwrap();
+    let (mut inputs, mut labels, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    for step in 1..=STEPS {
+        let Batch { inputs: input, labels: label } = gather(dataset.as_ref(), &plan.batch(step));
+        inputs.extend(input[0].1.to_f32().unwrap());
+        labels.extend(label.to_i64().unwrap());
+        let (activation, pass) = head.head_forward(&input).unwrap();
+        if step == 1 {
+            let logits = tail.infer(&activation).unwrap().remove(0).1;
+            tensors.insert("logits".into(), logits);
+        }
+        let (loss, optimizer) = (case.loss, &case.optimizer);
+        let done = tail.tail_step(&activation, &label, loss, optimizer, true).unwrap();
+        if step == 1 {
+            tensors.insert("cut_gradient".into(), done.gradient[0].1.clone());
+        }
+        head.head_backward(pass, &done.gradient, optimizer).unwrap();
+        losses.push(done.loss);
+    }
+    put_weights("final", [&head, &tail], &mut tensors);
+    let steps = STEPS as usize;
+    let all = [
+        ("step_inputs", HostTensor::from_f32(vec![steps, BATCH, 1, 8, 8], &inputs)),
+        ("step_labels", HostTensor::from_i64(vec![steps, BATCH], &labels)),
+        ("losses", HostTensor::from_f32(vec![steps], &losses)),
+    ];
+    tensors.extend(all.map(|(name, tensor)| (name.to_string(), tensor)));
+    tensors
+}
+
+fn write(folder: &Path, case: &Case, tensors: &Tensors) {
+    let json = serde_json::json!({
+        "model": case.model, "split": case.split, "loss": case.loss, "optimizer": case.optimizer,
+    });
+    fs::create_dir(folder).unwrap();
+    fs::write(folder.join("case.json"), json.to_string()).unwrap();
+    let view = |(name, tensor): (&String, &HostTensor)| {
+        let dtype = if tensor.dtype() == DType::I64 { Dtype::I64 } else { Dtype::F32 };
+        let shape = tensor.shape().to_vec();
+        // The view must outlive the closure: leaked, a few hundred kilobytes in a test.
+        let data: &'static [u8] = tensor.data().to_vec().leak();
+        (name.clone(), TensorView::new(dtype, shape, data).unwrap())
+    };
+    let views: Vec<_> = tensors.iter().map(view).collect();
+    fs::write(folder.join("case.safetensors"), safetensors::serialize(views, None).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn split_training_gives_pytorchs_numbers() {
+    let python = std::env::var("CLEAVE_TEST_PYTHON")
+        .expect("CLEAVE_TEST_PYTHON is not set: run scripts/test, which makes the environment");
+    let dir = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/pytorch_reference.py");
+    let mut command = Command::new(python);
+    command.arg(script);
+    for case in cases() {
+        let folder = dir.path().join(case.name);
+        write(&folder, &case, &train(&case));
+        command.arg(folder);
+    }
+    let output = command.output().expect("python runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.lines().count(), cases().len(), "{text}");
+}
+
+#[test]
+fn a_wrong_number_is_noticed() {
+    // The comparison itself: a loss that is off by 1 % must fail.
+    let python = std::env::var("CLEAVE_TEST_PYTHON").expect("run scripts/test");
+    let dir = tempfile::tempdir().unwrap();
+    let case = &cases()[4];
+    let mut tensors = train(case);
+    let losses: Vec<f32> = tensors["losses"].to_f32().unwrap().iter().map(|l| l * 1.01).collect();
+    tensors.insert("losses".into(), HostTensor::from_f32(vec![losses.len()], &losses));
+    let folder = dir.path().join("wrong");
+    write(&folder, case, &tensors);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/pytorch_reference.py");
+    let output = Command::new(python).arg(script).arg(folder).output().expect("python runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("losses: differs from PyTorch"), "{text}");
+}

@@ -1,0 +1,119 @@
+"""Trains the same models in PyTorch and compares: pytorch_reference.py CASE_DIR...
+
+A case is written by shared/tests/pytorch.rs from Cleave's own split training:
+  case.json         model, split, loss, optimizer
+  case.safetensors  weights/<stage>.weight|bias   initial weights
+                    step_inputs, step_labels      [steps, batch, ...]
+                    logits, cut_gradient          of the first step
+                    losses                        [steps]
+                    final/<stage>.weight|bias     weights after the last step
+Exits with 1 at the first value that is off.
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+LOGITS, GRADIENT, LOSS, WEIGHTS = 1e-5, 1e-4, 1e-3, 1e-3
+
+
+def stages(model):
+    """The model's stages by name, as plain torch modules."""
+    channels, height, width = model["input"]
+    named = []
+    for i, out in enumerate(model.get("channels", []), start=1):
+        conv = nn.Conv2d(channels, out, kernel_size=3, padding=1)
+        named.append((f"conv{i}", nn.Sequential(conv, nn.ReLU())))
+        named.append((f"pool{i}", nn.MaxPool2d(2)))
+        channels, height, width = out, height // 2, width // 2
+    widths = [channels * height * width, *model["hidden"], model["classes"]]
+    last = len(widths) - 1
+    for i in range(1, last + 1):
+        linear = nn.Linear(widths[i - 1], widths[i])
+        parts = [nn.Flatten(), linear] + ([nn.ReLU()] if i != last else [])
+        named.append((f"fc{i}", nn.Sequential(*parts)))
+    return named
+
+
+def parameters(named):
+    """(name, parameter, whether Cleave keeps it transposed)."""
+    for stage, module in named:
+        for part in module.modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear)):
+                yield f"{stage}.weight", part.weight, isinstance(part, nn.Linear)
+                yield f"{stage}.bias", part.bias, False
+
+
+def build(case, tensors):
+    named = stages(case["model"])
+    with torch.no_grad():
+        for name, parameter, transposed in parameters(named):
+            value = tensors[f"weights/{name}"]
+            parameter.copy_(value.T if transposed else value)
+    return named
+
+
+def make_optimizer(spec, named):
+    values = [p for _, p, _ in parameters(named)]
+    if spec["kind"] == "sgd":
+        return torch.optim.SGD(values, lr=spec["learning_rate"], momentum=spec["momentum"])
+    betas = (spec["beta1"], spec["beta2"])
+    return torch.optim.Adam(values, lr=spec["learning_rate"], betas=betas, eps=spec["epsilon"])
+
+
+def loss_of(kind, logits, labels):
+    if kind == "cross-entropy":
+        return nn.functional.cross_entropy(logits, labels)
+    target = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return nn.functional.mse_loss(logits, target)
+
+
+def check(what, ours, reference, bound):
+    if ours.shape != reference.shape:
+        sys.exit(f"{what}: shape {tuple(ours.shape)}, PyTorch has {tuple(reference.shape)}")
+    worst = (ours - reference).abs().max().item()
+    if not worst <= bound:
+        sys.exit(f"{what}: differs from PyTorch by {worst:.2e}, more than {bound:.0e}")
+    return worst
+
+
+def run(folder):
+    case = json.loads((folder / "case.json").read_text())
+    tensors = load_file(folder / "case.safetensors")
+    named = build(case, tensors)
+    optimizer = make_optimizer(case["optimizer"], named)
+    modules = [module for _, module in named]
+    head, tail = nn.Sequential(*modules[: case["split"]]), nn.Sequential(*modules[case["split"] :])
+    losses, worst = [], {}
+    for step, (inputs, labels) in enumerate(zip(tensors["step_inputs"], tensors["step_labels"])):
+        cut = head(inputs)
+        if not cut.requires_grad:
+            cut.requires_grad_()
+        cut.retain_grad()
+        logits = tail(cut)
+        loss = loss_of(case["loss"], logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            worst["logits"] = check("logits", tensors["logits"], logits.detach(), LOGITS)
+            worst["gradient"] = check("cut-layer gradient", tensors["cut_gradient"], cut.grad, GRADIENT)
+        optimizer.step()
+        losses.append(loss.item())
+    worst["losses"] = check("losses", tensors["losses"], torch.tensor(losses), LOSS)
+    worst["weights"] = max(
+        check(name, tensors[f"final/{name}"], (p.T if transposed else p).detach(), WEIGHTS)
+        for name, p, transposed in parameters(named)
+    )
+    shown = ", ".join(f"{what} {value:.1e}" for what, value in worst.items())
+    print(f"{folder.name}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}; worst: {shown}")
+
+
+torch.set_num_threads(1)
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+for argument in sys.argv[1:]:
+    run(pathlib.Path(argument))
