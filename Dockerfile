@@ -29,8 +29,10 @@ RUN for crate in shared cloud-node edge-node; do \
 
 WORKDIR /src
 COPY . .
+# The stubs went by these crates' names and are newer than the sources: cargo would take them for built.
 RUN set -eu; \
     target="$(rustc -vV | sed -n 's/^host: //p')"; \
+    cargo clean --release --target "$target" -p cleave-shared -p cloud-node -p edge-node; \
     cargo build --release --locked --target "$target" -p cloud-node -p edge-node; \
     mkdir -p /out/state; \
     cp "/target/$target/release/cloud-node" "/target/$target/release/edge-node" /out/; \

@@ -43,10 +43,12 @@ pub async fn demo(config: &Config, args: &ConfigArgs, options: &Options) -> Resu
         None => {
             let mut nodes = Nodes::start(config, args).await?;
             let edge = format!("http://{}", config.edge.grpc_listen);
+            // Ctrl-C reaches the nodes as well: that they end then is no failure.
             tokio::select! {
-                outcome = train_and_ask(config, &edge) => outcome?,
+                biased;
+                () = shutdown::requested() => return nodes.stop().await,
                 died = nodes.died() => return Err(died),
-                () = shutdown::requested() => return Ok(()),
+                outcome = train_and_ask(config, &edge) => outcome?,
             }
             if options.exit {
                 return nodes.stop().await;
@@ -57,8 +59,9 @@ pub async fn demo(config: &Config, args: &ConfigArgs, options: &Options) -> Resu
                       configuration file and ask again. Ctrl-C ends both nodes."
             );
             tokio::select! {
-                died = nodes.died() => Err(died),
+                biased;
                 () = shutdown::requested() => nodes.stop().await,
+                died = nodes.died() => Err(died),
             }
         }
     }

@@ -91,7 +91,7 @@ pub struct EdgeConfig {
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
-    /// How long one request may take in all, ms.
+    /// How long the cloud may take to answer one request, both ways over the link included, ms.
     pub deadline_ms: u64,
 }
 
