@@ -42,8 +42,15 @@ impl SplitService for Split {
         let cut = self.handshake.check(agreement.as_ref())?;
         let stages = self.spec.stage_names().split_off(cut.split);
         let store = self.store.clone();
-        let missing_stages =
-            blocking(move || weights::missing(&store, &cut.weights, &stages)).await?;
+        let bound = move || {
+            let missing = weights::missing(&store, &cut.weights, &stages)?;
+            if let (WeightsId::Run { run, step }, true) = (&cut.weights, missing.is_empty()) {
+                // An edge serves these from now on; training that goes on must not remove them.
+                store.pin(run, *step).map_err(weights::store_status)?;
+            }
+            Ok(missing)
+        };
+        let missing_stages = blocking(bound).await?;
         let (sent_ns, instance) = (self.clock.now_ns(), self.clock.instance);
         Ok(Response::new(v1::BindReply { missing_stages, received_ns, sent_ns, instance }))
     }

@@ -89,16 +89,20 @@ impl Reconfigurer {
 
     async fn try_refresh(&mut self) -> Result<(), String> {
         let asked = self.args.load().map_err(|e| e.to_string())?;
-        let fixed = Config {
+        let in_force = Config {
             split_point: asked.split_point,
             link: asked.link.clone(),
+            // Not this process's business: what training and the cloud node read.
+            train: asked.train.clone(),
+            data: asked.data.clone(),
+            cloud: asked.cloud.clone(),
             ..self.config.clone()
         };
         if asked.link != self.config.link {
             self.link.set_profile(asked.link_profile());
             tracing::info!(profile = asked.link.profile, "link profile changed");
         }
-        self.config = fixed;
+        self.config = in_force;
         let target = self.target()?;
         if self.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
             let deployment = self.deployer.deploy(target).await?;

@@ -169,7 +169,8 @@ impl Run {
             });
             (tail, reply)
         };
-        let (tail, reply) = shared.pool.run(job).await.map_err(compute_status)?;
+        // Patiently: a refused job would take the tail's weights with it.
+        let (tail, reply) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
         self.tail = Some(tail);
         // A refused step changed nothing: losses are computed before any weight is touched.
         Ok(self.ledger.commit(reply.map_err(model_status)?).clone())
@@ -188,7 +189,7 @@ impl Run {
             let done = tail.tail_evaluate(&activation, &labels, loss);
             (tail, done)
         };
-        let (tail, done) = shared.pool.run(job).await.map_err(compute_status)?;
+        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
         self.tail = Some(tail);
         let (loss, correct) = done.map_err(model_status)?;
         Ok(v1::TrainEvaluated { loss, correct })

@@ -60,6 +60,9 @@ impl Deployer {
         }
         agreement.spec.clear();
         let head = self.build(&target, head).await?;
+        if let WeightsId::Run { run, step } = &target.weights {
+            self.store.pin(run, *step).map_err(|e| e.to_string())?;
+        }
         let stages = self.spec.stage_count();
         Ok(Deployment { target, stages, head: Arc::new(head), agreement })
     }

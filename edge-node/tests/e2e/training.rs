@@ -181,6 +181,9 @@ async fn what_was_trained_is_served_at_every_split() {
         });
         moved.await.unwrap_or_else(|| panic!("split {split}: {}", nodes.logs()));
     }
+    // Training goes on, far enough for both nodes to drop old checkpoints, but not what is deployed.
+    nodes.write_config(&CONFIG.replace("epochs = 3", "epochs = 6"));
+    finishes(&nodes, nodes.launch_training(&["--resume", "--no-deploy"])).await;
     // A restarted edge serves the same.
     nodes.edge = None;
     nodes.start_edge().await;

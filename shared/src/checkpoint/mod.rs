@@ -4,6 +4,7 @@
 //! <dir>/<run>/step-00000500/manifest.json       stages, and the SHA-256 of every file
 //!                           conv1.safetensors   weights, named <stage>.<parameter>
 //!                           conv1.optimizer     optimiser state, as burn serialises it
+//!             pinned                            the step that is deployed, which is not removed
 //! ```
 //!
 //! A stage is a file so that a split point that moves takes whole files along. A step's folder is

@@ -24,6 +24,7 @@ use crate::{
 
 const MANIFEST: &str = "manifest.json";
 const TEMPORARY: &str = "writing-";
+const PINNED: &str = "pinned";
 
 /// What a step's folder says of itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -127,16 +128,31 @@ impl RunStore {
         Ok(StageFiles { weights, optimizer })
     }
 
-    /// Keeps the newest `keep` checkpoints of a run.
+    /// Marks the step of a run that is deployed: it is not removed until another one is.
+    pub fn pin(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
+        check_run_id(run)?;
+        if self.pinned(run) == Some(step) {
+            return Ok(());
+        }
+        write_atomic(&self.run_dir(run).join(PINNED), step.to_string().as_bytes())
+    }
+
+    fn pinned(&self, run: &str) -> Option<u64> {
+        fs::read_to_string(self.run_dir(run).join(PINNED)).ok()?.trim().parse().ok()
+    }
+
+    /// Keeps the newest `keep` checkpoints of a run, and the pinned one.
     pub fn retain(&self, run: &str, keep: usize) -> Result<(), CheckpointError> {
-        let steps = self.steps(run);
+        let mut steps = self.steps(run);
+        self.pinned(run).map(|step| steps.remove(&step));
         let old = steps.len().saturating_sub(keep);
         steps.into_iter().take(old).try_for_each(|step| self.remove(run, step))
     }
 
     /// Drops checkpoints after `step`: the run went back and will write them again.
     pub fn drop_after(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
-        let later = self.steps(run).split_off(&(step + 1));
+        let mut later = self.steps(run).split_off(&(step + 1));
+        self.pinned(run).map(|step| later.remove(&step));
         later.into_iter().try_for_each(|step| self.remove(run, step))
     }
 
@@ -290,6 +306,22 @@ mod tests {
         assert_eq!(files.optimizer, [1, 2, 3]);
         store.drop_after("a", 20).unwrap();
         assert_eq!(store.steps("a"), [20].into());
+    }
+
+    #[test]
+    fn what_is_deployed_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RunStore::new(dir.path());
+        let write = |step| store.write("a", step, &[state("fc1", step as f32)]).unwrap();
+        write(10);
+        store.pin("a", 10).unwrap();
+        [20, 30, 40].into_iter().for_each(write);
+        store.retain("a", 2).unwrap();
+        assert_eq!(store.steps("a"), [10, 30, 40].into());
+        store.pin("a", 40).unwrap();
+        store.drop_after("a", 20).unwrap();
+        store.retain("a", 2).unwrap();
+        assert_eq!(store.steps("a"), [10, 40].into());
     }
 
     #[test]

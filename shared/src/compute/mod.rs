@@ -1,18 +1,19 @@
 //! Dedicated threads for tensor work, so that computing never blocks the async runtime.
 //!
-//! A pool has a bounded queue. When it is full a job is refused at once instead of waiting: the
-//! caller turns that into `RESOURCE_EXHAUSTED`, and latency stays bounded under overload.
+//! A pool has a bounded queue. When it is full, [`ComputePool::run`] refuses a job at once: the caller
+//! turns that into `RESOURCE_EXHAUSTED`, and latency stays bounded under overload. A job that must not
+//! be lost, such as a training step that holds its weights, waits for room: [`ComputePool::run_patiently`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,39 +29,65 @@ pub enum ComputeError {
 /// A fixed number of threads behind one bounded queue; cheap to clone.
 #[derive(Clone)]
 pub struct ComputePool {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
+    /// One permit for each job that runs or waits; it bounds the channel.
+    room: Arc<Semaphore>,
     queue: usize,
 }
 
 impl ComputePool {
     /// `threads` workers, and at most `queue` jobs waiting for them.
     pub fn new(threads: usize, queue: usize) -> Self {
-        let (jobs, waiting) = sync_channel::<Job>(queue);
+        let threads = threads.max(1);
+        let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
-        for i in 0..threads.max(1) {
+        for i in 0..threads {
             let waiting = waiting.clone();
             thread::Builder::new()
                 .name(format!("compute-{i}"))
                 .spawn(move || work(&waiting))
                 .expect("the system can start a thread");
         }
-        Self { jobs, queue }
+        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue }
     }
 
-    /// Runs `job` on a compute thread and awaits its result without blocking the runtime.
+    /// Runs `job` on a compute thread and awaits its result without blocking the runtime; refuses
+    /// it if the queue is full.
     pub async fn run<T: Send + 'static>(
         &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        match self.room.clone().try_acquire_owned() {
+            Ok(permit) => self.start(permit, job).await,
+            Err(_) => Err(ComputeError::Busy { queue: self.queue }),
+        }
+    }
+
+    /// The same, but waits for room in the queue. For callers that are few by themselves.
+    pub async fn run_patiently<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        match self.room.clone().acquire_owned().await {
+            Ok(permit) => self.start(permit, job).await,
+            Err(_) => Err(ComputeError::Busy { queue: self.queue }),
+        }
+    }
+
+    async fn start<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         let (reply, result) = oneshot::channel();
         let job: Job = Box::new(move || {
             let outcome = catch_unwind(AssertUnwindSafe(job));
+            drop(permit);
             let _ = reply.send(outcome.map_err(|p| panic_text(p.as_ref())));
         });
-        self.jobs.try_send(job).map_err(|e| match e {
-            TrySendError::Full(_) => ComputeError::Busy { queue: self.queue },
-            TrySendError::Disconnected(_) => ComputeError::Panicked("no worker is left".into()),
-        })?;
+        if self.jobs.send(job).is_err() {
+            return Err(ComputeError::Panicked("no worker is left".into()));
+        }
         match result.await {
             Ok(outcome) => outcome.map_err(ComputeError::Panicked),
             Err(_) => Err(ComputeError::Panicked("the worker ended".into())),
@@ -113,8 +140,13 @@ mod tests {
         });
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         assert_eq!(pool.run(|| ()).await, Err(ComputeError::Busy { queue: 1 }));
+        let patient = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.run_patiently(|| 7).await }
+        });
         go.send(()).unwrap();
         assert_eq!(blocked.await.unwrap(), Ok(()));
         assert_eq!(queued.await.unwrap(), Ok(()));
+        assert_eq!(patient.await.unwrap(), Ok(7));
     }
 }
