@@ -1,14 +1,16 @@
 //! The `edge-node` command.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use cleave_shared::{
     config::{Config, ConfigArgs},
-    health, telemetry,
+    health,
+    link::Profile,
+    telemetry::{self, LogFormat},
 };
 
-use crate::{demo, evaluate::EdgeClient, stack, train};
+use crate::{demo, evaluate::EdgeClient, link_proxy, stack, train};
 
 /// Runs the head of a split model: serves it, trains it, measures it.
 #[derive(Parser)]
@@ -22,6 +24,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Node(NodeCommand),
+    /// Puts the simulated link in front of any program: a TCP proxy
+    Link(LinkArgs),
+}
+
+/// Commands that read the configuration.
+#[derive(Subcommand)]
+enum NodeCommand {
     /// Serves inference (Open Inference Protocol v2) until SIGTERM or Ctrl-C
     Serve,
     /// Trains the model together with the cloud, and deploys the result
@@ -61,18 +72,46 @@ struct TrainArgs {
     no_deploy: bool,
 }
 
+#[derive(Args)]
+struct LinkArgs {
+    /// Where to accept connections
+    #[arg(long, value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where to forward them; bytes towards it are uplink
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    /// Which network to simulate
+    #[arg(long, value_parser = PossibleValuesParser::new(Profile::NAMES))]
+    profile: String,
+    /// Seed of the jitter
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 /// Runs the command line; exit code 1 for a failure, 2 for a bad command or configuration.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match cli.config.load() {
-        Ok(config) => config,
+    let command = match cli.command {
+        Command::Link(args) => {
+            telemetry::init(LogFormat::Text);
+            return ended(link(args));
+        }
+        Command::Node(command) => command,
+    };
+    match cli.config.load() {
+        Ok(config) => {
+            telemetry::init(config.log.format);
+            ended(run(command, config, cli.config))
+        }
         Err(error) => {
             eprintln!("edge-node: {error}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    telemetry::init(config.log.format);
-    match run(cli.command, config, cli.config) {
+    }
+}
+
+fn ended(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edge-node: {error}");
@@ -82,25 +121,32 @@ pub fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(command: Command, config: Config, args: ConfigArgs) -> Result<(), String> {
+async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(), String> {
     match command {
-        Command::Serve => stack::serve(config, args).await,
-        Command::Train(TrainArgs { run, resume, no_deploy }) => {
+        NodeCommand::Serve => stack::serve(config, args).await,
+        NodeCommand::Train(TrainArgs { run, resume, no_deploy }) => {
             let options = train::Options { run, resume, no_deploy };
             let outcome = train::train(&config, &options).await?;
             println!("{}", demo::summary(&outcome));
             Ok(())
         }
-        Command::Evaluate { edge } => {
+        NodeCommand::Evaluate { edge } => {
             let edge = edge.unwrap_or_else(|| format!("http://{}", config.edge.grpc_listen));
             let mut client = EdgeClient::connect(&edge, &config.edge.model_name).await?;
             print!("{}", client.evaluate(&config).await?.render(&config));
             Ok(())
         }
-        Command::Demo { edge, exit } => {
+        NodeCommand::Demo { edge, exit } => {
             demo::demo(&config, &args, &demo::Options { edge, exit }).await
         }
-        Command::Health => health::check(config.edge.grpc_listen).await,
-        Command::Cloud => cloud_node::serve(config).await,
+        NodeCommand::Health => health::check(config.edge.grpc_listen).await,
+        NodeCommand::Cloud => cloud_node::serve(config).await,
     }
+}
+
+#[tokio::main]
+async fn link(args: LinkArgs) -> Result<(), String> {
+    let LinkArgs { listen, to, profile, seed } = args;
+    let profile = Profile::builtin(&profile).ok_or("--profile: unknown")?;
+    link_proxy::run(link_proxy::Options { listen, to, profile, seed }).await
 }

@@ -7,6 +7,7 @@ mod cloud_protocol;
 mod command_line;
 mod inference;
 mod large;
+mod link_proxy;
 mod nodes;
 mod reconfigure;
 mod training;

@@ -264,7 +264,8 @@ pub fn split_point(reply: &ModelInferResponse) -> u64 {
     }
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+/// Ports that nobody listens on.
+pub fn free_ports<const N: usize>() -> [u16; N] {
     // All at once, so that none is given twice.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|l| l.local_addr().expect("an address").port())
