@@ -192,6 +192,29 @@ async fn what_was_trained_is_served_at_every_split() {
 }
 
 #[tokio::test]
+async fn several_edges_train_and_ask_at_once() {
+    let expected = undisturbed(CONFIG).await;
+    let nodes = Nodes::start(CONFIG).await;
+    let input = digits(&nodes.config(), 4);
+    let alone = nodes.infer(input.clone()).await.unwrap().raw_output_contents;
+    let runs = ["a", "b", "c"];
+    let trainings = runs.map(|run| nodes.launch_training(&["--run", run, "--no-deploy"]));
+    let mut answers = 0;
+    while !runs.iter().all(|run| curve(&nodes, run).len() == expected.len()) {
+        let reply = nodes.infer(input.clone()).await.expect("training does not starve inference");
+        assert_eq!(reply.raw_output_contents, alone);
+        answers += 1;
+    }
+    assert!(answers > 0);
+    for training in trainings {
+        finishes(&nodes, training).await;
+    }
+    for run in runs {
+        assert_eq!(curve(&nodes, run), expected, "run {run}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_is_not_continued_as_another_one() {
     let mut nodes = Nodes::new(CONFIG);
     nodes.start_cloud().await;
