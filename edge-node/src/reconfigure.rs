@@ -99,6 +99,7 @@ impl Reconfigurer {
             ..self.config.clone()
         };
         if asked.link != self.config.link {
+            // The name, or what its file says.
             self.link.set_profile(asked.link_profile());
             tracing::info!(profile = asked.link.profile, "link profile changed");
         }

@@ -7,7 +7,7 @@ use cleave_shared::{
     config::{Config, ConfigArgs},
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
-    shutdown, wire,
+    shutdown, telemetry, wire,
 };
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
@@ -92,7 +92,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     type Grpc = serve::GrpcService<SplitPredictor>;
     health.set_not_serving::<Grpc>().await;
-    let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link, deployed);
+    let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link.clone(), deployed);
     tokio::spawn(reconfigurer.run(async move || {
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         health.set_serving::<Grpc>().await;
@@ -113,7 +113,10 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             told(ending.subscribe()),
         );
-    let router = serve::rest_router(predictor, http_limit(&config, sample));
+    telemetry::metrics::init();
+    let router = serve::rest_router(predictor, http_limit(&config, sample))
+        // Beside the protocol's routes, and without its limits.
+        .merge(serve::metrics_router(link));
     let http_server = axum::serve(http, router).with_graceful_shutdown(told(ending.subscribe()));
     let servers = async {
         let (grpc, http) = tokio::join!(grpc_server, http_server);

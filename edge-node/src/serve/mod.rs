@@ -16,6 +16,7 @@ mod error;
 mod fake;
 mod grpc;
 mod json_data;
+mod metrics;
 mod request;
 mod rest;
 mod rest_body;
@@ -24,6 +25,7 @@ use cleave_shared::tensor::HostTensor;
 
 pub use error::InferError;
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
+pub use metrics::metrics_router;
 pub use rest::rest_router;
 
 /// Name that server metadata reports.

@@ -35,8 +35,8 @@ impl Progress {
         self.bar.set_message(format!(
             "loss {loss:.4} acc {:.1} % {rate:.1} steps/s up {} down {}",
             accuracy * 100.0,
-            HumanBytes(bytes.uplink_bytes),
-            HumanBytes(bytes.downlink_bytes),
+            HumanBytes(bytes.uplink.accepted_bytes),
+            HumanBytes(bytes.downlink.delivered_bytes),
         ));
     }
 

@@ -120,8 +120,8 @@ impl<'a> Trainer<'a> {
             steps: self.total,
             validation_accuracy: self.metrics.validation_accuracy(),
             elapsed: begin.elapsed(),
-            uplink_bytes: bytes.uplink_bytes,
-            downlink_bytes: bytes.downlink_bytes,
+            uplink_bytes: bytes.uplink.accepted_bytes,
+            downlink_bytes: bytes.downlink.delivered_bytes,
         })
     }
 
@@ -196,8 +196,8 @@ impl<'a> Trainer<'a> {
             link_ms: (away_ms - stepped.tail_ms).max(0.0),
             tail_ms: stepped.tail_ms,
             step_ms: ms(begin),
-            uplink_bytes: bytes.uplink_bytes,
-            downlink_bytes: bytes.downlink_bytes,
+            uplink_bytes: bytes.uplink.accepted_bytes,
+            downlink_bytes: bytes.downlink.delivered_bytes,
         };
         self.metrics.write(&line).map_err(ConversationError::Local)?;
         self.progress.step(id, stepped.loss, accuracy, bytes);

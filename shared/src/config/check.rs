@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::Config;
-use crate::{codec, link::Profile};
+use crate::codec;
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -15,7 +15,6 @@ impl Config {
         range("split_point", self.split_point as u64, 0..=self.model.stage_count() as u64)?;
         one_of("codec.activation", &self.codec.activation, &codec::NAMES)?;
         one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
-        one_of("link.profile", &self.link.profile, &Profile::NAMES)?;
         self.check_cloud()?;
         self.check_edge()?;
         self.check_train()

@@ -10,9 +10,13 @@ use figment::{
 };
 
 use super::Config;
+use crate::link::Profile;
 
 /// Keys of the top level that an environment variable may set (those without `__` in the name).
 const TOP_LEVEL: [&str; 2] = ["split_point", "seed"];
+
+/// The folder of link profiles, beside the configuration file.
+pub const PROFILES: &str = "links";
 
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,13 +52,17 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
         let value: Value = value.parse().unwrap_or_else(|never| match never {});
         layers = layers.merge(Serialized::default(key, value));
     }
-    let config: Config = layers.extract().map_err(|e| readable(e, &name))?;
-    match config.check() {
-        Ok(()) => Ok(config),
-        Err((key, problem)) => {
-            Err(ConfigError::Key { place: place(&layers, &key, &name), key, problem })
-        }
-    }
+    let mut config: Config = layers.extract().map_err(|e| readable(e, &name))?;
+    let refusal = |(key, problem): (String, String)| ConfigError::Key {
+        place: place(&layers, &key, &name),
+        key,
+        problem,
+    };
+    config.check().map_err(refusal)?;
+    let profiles = file.parent().unwrap_or(Path::new("")).join(PROFILES);
+    config.link.resolved = Profile::find(&config.link.profile, Some(&profiles))
+        .map_err(|error| refusal(("link.profile".into(), error.to_string())))?;
+    Ok(config)
 }
 
 /// `CLEAVE_A__B` is `a.b`. Other variables with the prefix are left alone: kubernetes, for one,

@@ -73,7 +73,7 @@ fn bad_values_are_refused_with_the_allowed_range() {
         ("split_point = -1\n", "FILE: split_point: "),
         (
             "[link]\nprofile = \"6g\"\n",
-            "FILE: link.profile: \"6g\" is unknown; allowed: 5g-midband,",
+            "FILE: link.profile: \"6g\": unknown profile; known: 5g-lowband, 5g-midband,",
         ),
         ("[codec]\ngradient = \"f13\"\n", "FILE: codec.gradient: \"f13\" is unknown; allowed: f32"),
         ("[train]\nepochs = 0\n", "FILE: train.epochs: 0 is out of range; allowed: 1 to"),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     args::ConfigArgs,
-    load::{ConfigError, Overrides, load},
+    load::{ConfigError, Overrides, PROFILES, load},
 };
 use crate::{
     codec,
@@ -52,12 +52,16 @@ pub struct CodecConfig {
 }
 
 /// The simulated link, which the edge puts around its connection to the cloud.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkConfig {
+    /// A profile's name, or the path of its file.
     pub profile: String,
-    /// Seed of the jitter.
+    /// Seed of jitter, block errors and outages.
     pub seed: u64,
+    /// What the profile's file said when the configuration was loaded.
+    #[serde(skip, default = "default_profile")]
+    pub resolved: Profile,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +131,7 @@ pub struct LogConfig {
 
 impl Config {
     pub fn link_profile(&self) -> Profile {
-        Profile::builtin(&self.link.profile).expect("checked when the config was loaded")
+        self.link.resolved.clone()
     }
 
     pub fn activation_codec(&self) -> &'static dyn codec::Codec {
@@ -170,8 +174,14 @@ impl Default for CodecConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { profile: "5g-midband".into(), seed: 1 }
+        Self { profile: DEFAULT_PROFILE.into(), seed: 1, resolved: default_profile() }
     }
+}
+
+const DEFAULT_PROFILE: &str = "5g-midband";
+
+fn default_profile() -> Profile {
+    Profile::builtin(DEFAULT_PROFILE).expect("comes with Cleave")
 }
 
 impl Default for CloudConfig {

@@ -2,19 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The bytes a link has carried, so that an experiment can report its traffic
-/// without trusting the payload sizes of the layers above.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use super::sim::LaneCounters;
+
+/// What a link has carried, so that an experiment can report its traffic without trusting the payload
+/// sizes of the layers above.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LinkCounters {
-    /// Bytes accepted from writers (some may still be in flight).
-    pub uplink_bytes: u64,
-    /// Bytes handed to readers.
-    pub downlink_bytes: u64,
+    pub uplink: LaneCounters,
+    pub downlink: LaneCounters,
     /// Connections ever made through the link.
     pub connections: u64,
 }
 
-/// The running totals behind [`LinkCounters`], shared by all streams of a link.
+/// The totals of connections on an ideal network, which the simulation does not see.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     uplink: AtomicU64,
@@ -35,12 +35,18 @@ impl Meter {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The totals now; each is exact, but they are not read in one instant.
-    pub(super) fn snapshot(&self) -> LinkCounters {
-        LinkCounters {
-            uplink_bytes: self.uplink.load(Ordering::Relaxed),
-            downlink_bytes: self.downlink.load(Ordering::Relaxed),
-            connections: self.connections.load(Ordering::Relaxed),
+    /// The totals now, those of the simulation included; each is exact, but they are not read in one
+    /// instant.
+    pub(super) fn counters(
+        &self,
+        mut uplink: LaneCounters,
+        mut downlink: LaneCounters,
+    ) -> LinkCounters {
+        for (lane, direct) in [(&mut uplink, &self.uplink), (&mut downlink, &self.downlink)] {
+            let bytes = direct.load(Ordering::Relaxed);
+            lane.accepted_bytes += bytes;
+            lane.delivered_bytes += bytes;
         }
+        LinkCounters { uplink, downlink, connections: self.connections.load(Ordering::Relaxed) }
     }
 }

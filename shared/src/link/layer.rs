@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Layer, Service};
 
-use super::radio::Link;
+use super::cell::Link;
 use super::stream::LinkStream;
 
 /// Puts a [`Link`] under a client that makes its own connections, such as a tonic
@@ -62,6 +62,10 @@ where
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.inner.call(uri);
         let link = self.link.clone();
-        Box::pin(async move { Ok(TokioIo::new(link.shape(connecting.await?))) })
+        Box::pin(async move {
+            let mut stream = link.shape(connecting.await?);
+            stream.established().await;
+            Ok(TokioIo::new(stream))
+        })
     }
 }

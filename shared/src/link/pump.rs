@@ -1,166 +1,143 @@
-//! The two tasks of a connection that move its bytes on time.
-//!
-//! Both offer the schedule at most one [`CHUNK`] at a time, and the next one only
-//! shortly before their last one is through. So connections take turns on the
-//! link, and a short request waits behind a chunk of each other, not behind a
-//! whole queue.
+//! The two tasks of a connection, between its socket and the simulated network.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::oneshot,
+};
 
-use super::clock::Alarm;
-use super::pipe::Pipe;
-use super::radio::Radio;
+use super::{
+    cell::Radio,
+    sim::{Failure, FlowId, Taken},
+};
 
-/// Most bytes booked on the link at once by one connection.
-const CHUNK: usize = 16 * 1024;
+/// Most bytes read or written at once.
+const CHUNK: usize = 64 << 10;
 /// Bytes allocated at once for reading.
 const BLOCK: usize = 4 * CHUNK;
-/// How long before its last chunk is through a connection may book the next, ns:
-/// enough that a late wake-up leaves no gap on the link.
-const LOOKAHEAD_NS: u64 = 2_000_000;
+/// How long a dropped stream's bytes may make no progress at a peer that does not read, before they
+/// are given up.
+const LINGER: Duration = Duration::from_secs(30);
 
-/// Ends a pipe on both sides when its pump is gone for whatever reason (also a
-/// dropped runtime), so that no stream waits for it for ever.
-pub(super) struct HangUp(pub(super) Arc<Pipe>);
+/// Ends a flow on both sides when its task is gone for whatever reason (also a dropped runtime), so
+/// that no stream waits for it for ever.
+struct HangUp(Arc<Radio>, FlowId);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        let gone = io::Error::new(io::ErrorKind::BrokenPipe, "the link's pump is gone");
-        self.0.finish(0, Err(&gone));
-        self.0.close(Err(&gone));
+        let gone = io::Error::new(io::ErrorKind::BrokenPipe, "the link's task is gone");
+        self.0.engine.with(|network, now| {
+            network.finish(self.1, Err(Failure::from(&gone)), now);
+            network.close(self.1, Err(Failure::from(&gone)));
+        });
     }
 }
 
-/// Takes bytes from the pipe, lets them travel, and writes them to the socket;
-/// ends once the pipe has ended and the socket's write side is shut down.
+/// Writes to the socket what has come over the uplink; ends when the stream is dropped and all it
+/// wrote is delivered (or the peer takes none of it for too long), as the kernel does for a closed
+/// socket.
 pub(super) async fn uplink<W: AsyncWrite + Unpin>(
-    mut io: W,
-    pipe: Arc<Pipe>,
+    io: W,
+    flow: FlowId,
     radio: Arc<Radio>,
+    mut abandoned: oneshot::Receiver<()>,
+) {
+    let hang_up = HangUp(Arc::clone(&radio), flow);
+    let mut dropped = false;
+    let outcome = tokio::select! {
+        outcome = deliver(io, flow, &radio) => outcome,
+        () = stuck(flow, &radio, &mut abandoned, &mut dropped) => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    };
+    let outcome = outcome.map_err(|error: io::Error| Failure::from(&error));
+    radio.engine.with(|network, _| network.close(flow, outcome));
+    if !dropped {
+        abandoned.await.ok();
+    }
+    radio.engine.with(|network, _| network.remove(flow));
+    drop(hang_up);
+}
+
+async fn deliver<W: AsyncWrite + Unpin>(
+    mut io: W,
+    flow: FlowId,
+    radio: &Radio,
 ) -> io::Result<()> {
-    let mut flight = Flight::new(Arc::clone(&pipe), radio);
-    while let Some(bytes) = poll_fn(|cx| flight.poll_landed(cx)).await {
+    while let Some(bytes) = next(flow, radio).await? {
         io.write_all(&bytes).await?;
         io.flush().await?;
-        pipe.release(bytes.len());
     }
     io.shutdown().await
 }
 
-/// The bytes of one connection that are on the link, in order, and the next to go.
-struct Flight {
-    pipe: Arc<Pipe>,
-    radio: Arc<Radio>,
-    alarm: Alarm,
-    /// Arrival (ns) and bytes; no bytes: the end of the stream.
-    aloft: VecDeque<(u64, Option<Bytes>)>,
-    /// When the next chunk may be booked, ns.
-    gate: u64,
-    ended: bool,
+/// The next bytes that have arrived; none after the last.
+async fn next(flow: FlowId, radio: &Radio) -> io::Result<Option<Bytes>> {
+    poll_fn(|cx| {
+        radio.engine.with(|network, now| match network.take(flow, CHUNK, now) {
+            Taken::Bytes(bytes) => Poll::Ready(Ok(Some(bytes))),
+            Taken::End => Poll::Ready(Ok(None)),
+            Taken::Failed(failure) => Poll::Ready(Err((&failure).into())),
+            Taken::Nothing => {
+                network.set_reader(flow, cx.waker());
+                Poll::Pending
+            }
+        })
+    })
+    .await
 }
 
-impl Flight {
-    fn new(pipe: Arc<Pipe>, radio: Arc<Radio>) -> Self {
-        let (alarm, aloft) = (Alarm::default(), VecDeque::new());
-        Self { pipe, radio, alarm, aloft, gate: 0, ended: false }
-    }
-
-    /// The next bytes whose time has come; none after the last.
-    fn poll_landed(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
-        loop {
-            self.book(cx);
-            let clock = self.radio.clock();
-            let landing = self.aloft.front().map(|(at, _)| *at);
-            if landing.is_some_and(|at| clock.is_due(at)) {
-                return Poll::Ready(self.aloft.pop_front().and_then(|(_, bytes)| bytes));
-            }
-            let gate = (!self.ended && !clock.is_due(self.gate)).then_some(self.gate);
-            let Some(at) = landing.into_iter().chain(gate).min() else {
-                return Poll::Pending;
-            };
-            if self.alarm.poll(cx, clock, at).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Books chunks while it is this connection's turn, as of when they were
-    /// accepted: being late here costs the link nothing.
-    fn book(&mut self, cx: &Context<'_>) {
-        while !self.ended && self.radio.clock().is_due(self.gate) {
-            let Poll::Ready((accepted, bytes)) = self.pipe.poll_take(cx, CHUNK) else {
-                return;
-            };
-            let slot = self.radio.uplink.send(accepted, bytes.as_ref().map_or(0, Bytes::len));
-            self.gate = slot.sent.saturating_sub(LOOKAHEAD_NS);
-            self.ended = bytes.is_none();
-            self.aloft.push_back((slot.arrives, bytes));
-        }
-    }
-}
-
-/// Reads from the socket while there is room, and puts the bytes into the pipe
-/// with the instant at which they arrive; ends with the socket's read side.
-pub(super) async fn downlink<R: AsyncRead + Unpin>(
-    mut io: R,
-    pipe: Arc<Pipe>,
-    radio: Arc<Radio>,
-) -> io::Result<()> {
-    let clock = radio.clock();
-    let mut alarm = Alarm::default();
-    let mut block = BytesMut::new();
-    // When the next chunk may be booked, and until when this task last slept for it.
-    let (mut gate, mut slept_until) = (clock.now(), 0);
+/// Ends when the stream has been dropped and none of its bytes were delivered for [`LINGER`].
+async fn stuck(
+    flow: FlowId,
+    radio: &Radio,
+    abandoned: &mut oneshot::Receiver<()>,
+    dropped: &mut bool,
+) {
+    abandoned.await.ok();
+    *dropped = true;
+    let mut before = u64::MAX;
     loop {
-        let room = poll_fn(|cx| pipe.poll_room(cx, radio.downlink.capacity()));
-        let (room, was_full) = noting_wait(room).await;
-        let room_since = if was_full { clock.now() } else { 0 };
-        let ((), slept) = noting_wait(poll_fn(|cx| alarm.poll(cx, clock, gate))).await;
-        if slept {
-            slept_until = clock.now();
+        let held = radio.engine.with(|network, _| network.held(flow));
+        if held >= before {
+            return;
         }
+        before = held;
+        tokio::time::sleep(LINGER).await;
+    }
+}
+
+/// Reads from the socket while the sender has room; ends with the socket's read side.
+pub(super) async fn downlink<R: AsyncRead + Unpin>(mut io: R, flow: FlowId, radio: Arc<Radio>) {
+    let _hang_up = HangUp(Arc::clone(&radio), flow);
+    let mut block = BytesMut::new();
+    loop {
+        let room = poll_fn(|cx| {
+            radio.engine.with(|network, _| match network.room(flow) {
+                Ok(0) => {
+                    network.set_writer(flow, cx.waker());
+                    Poll::Pending
+                }
+                room => Poll::Ready(room),
+            })
+        });
+        let Ok(room) = room.await else { return };
         if block.capacity() < CHUNK {
             block = BytesMut::with_capacity(BLOCK);
         }
-        let mut space = (&mut block).limit(room?.min(CHUNK));
-        let (read, was_empty) = noting_wait(io.read_buf(&mut space)).await;
-        // Bytes that waited in the socket because this task overslept are booked
-        // as of when it should have woken, so that oversleeping costs nothing.
-        let overslept = !was_empty && gate < slept_until;
-        let ready = if overslept { gate.max(room_since) } else { clock.now() };
-        let slot = radio.downlink.send(ready, *read.as_ref().unwrap_or(&0));
-        gate = slot.sent.saturating_sub(LOOKAHEAD_NS);
-        match read {
-            Ok(0) => {
-                pipe.finish(slot.arrives, Ok(()));
-                return Ok(());
-            }
-            Ok(_) => pipe.push(block.split().freeze(), slot.arrives),
-            Err(error) => {
-                pipe.finish(slot.arrives, Err(&error));
-                return Err(error);
-            }
+        let mut space = (&mut block).limit(room.min(CHUNK));
+        let read = io.read_buf(&mut space).await;
+        let more = matches!(read, Ok(1..));
+        radio.engine.with(|network, now| match read {
+            Ok(0) => network.finish(flow, Ok(()), now),
+            Ok(_) => network.write(flow, block.split().freeze(), now),
+            // The reader hears of it when it arrives.
+            Err(error) => network.finish(flow, Err(Failure::from(&error)), now),
+        });
+        if !more {
+            return;
         }
     }
-}
-
-/// Runs `work`, and says whether it had to wait.
-async fn noting_wait<F: Future>(work: F) -> (F::Output, bool) {
-    let mut work = pin!(work);
-    let mut waited = false;
-    let output = poll_fn(|cx| {
-        let poll = work.as_mut().poll(cx);
-        waited |= poll.is_pending();
-        poll
-    });
-    let output = output.await;
-    (output, waited)
 }

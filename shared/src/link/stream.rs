@@ -1,42 +1,41 @@
 //! A connection through the radio.
 
-use std::io::{self, IoSlice};
-use std::mem;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+    task::AbortHandle,
+};
 
-use super::clock::Alarm;
-use super::pipe::Pipe;
-use super::pump::{self, HangUp};
-use super::radio::Radio;
-
-/// How long a dropped stream's bytes may make no progress at a peer that does not
-/// read, before they are given up.
-const LINGER: Duration = Duration::from_secs(30);
+use super::{
+    cell::Radio,
+    pump,
+    sim::{FlowId, Taken},
+};
 
 /// Looks like the connection it wraps, but its bytes travel over the radio.
 ///
-/// A write is accepted at once, as by a socket buffer, up to the bytes that fill
-/// the link; it reaches the socket when it is due, whether or not anyone polls. A
-/// read returns the bytes that have arrived by now. Shutdown and end of stream
-/// travel behind the bytes before them. On an ideal network calls go straight to
-/// the inner stream, until [`Link::set_profile`](super::Link::set_profile) puts the
-/// radio on another one.
+/// A write is accepted at once, as by a socket buffer, up to the bytes that fill the link; it reaches
+/// the socket when it is due, whether or not anyone polls. A read returns the bytes that have arrived
+/// by now. Shutdown and end of stream travel behind the bytes before them. On an ideal network calls go
+/// straight to the inner stream, until [`Link::set_profile`](super::Link::set_profile) puts the radio on
+/// another one.
 ///
-/// Each byte is copied once per direction: on a write from the caller's buffer into
-/// a [`Bytes`] that then moves to the socket; on a read from the [`Bytes`] that the
-/// socket was read into to the caller's buffer.
+/// Each byte is copied once per direction: on a write from the caller's buffer into a [`Bytes`] that
+/// then moves to the socket; on a read from the [`Bytes`] that the socket was read into to the caller's
+/// buffer.
 ///
-/// Dropping it ends its tasks: the reading one at once, the writing one when what
-/// was written has been delivered (or the peer has taken none of it for too long),
-/// as the kernel does for a closed socket.
+/// Dropping it ends its tasks: the reading one at once, the writing one when what was written has been
+/// delivered (or the peer has taken none of it for too long), as the kernel does for a closed socket.
 #[derive(Debug)]
 pub struct LinkStream<S> {
     radio: Arc<Radio>,
@@ -49,6 +48,8 @@ enum Path<S> {
     Direct(S),
     /// The socket is with the pumps.
     Shaped(Shaped),
+    /// Only while one becomes the other.
+    Moving,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> LinkStream<S> {
@@ -59,111 +60,135 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> LinkStream<S> {
         stream
     }
 
-    /// Where bytes go now. A direct stream on a network that is no longer ideal has
-    /// nothing queued, so its socket can be handed to pumps at any poll.
+    /// Waits for the handshake's round trip, as a connect over the link does. Not waiting is allowed:
+    /// what is written before leaves when the handshake is through.
+    pub async fn established(&mut self) {
+        let radio = Arc::clone(&self.radio);
+        if let Path::Shaped(shaped) = self.path() {
+            let uplink = shaped.uplink;
+            poll_fn(|cx| {
+                radio.engine.with(|network, _| {
+                    if network.is_established(uplink) {
+                        return Poll::Ready(());
+                    }
+                    network.set_writer(uplink, cx.waker());
+                    Poll::Pending
+                })
+            })
+            .await;
+        }
+    }
+
+    /// Where bytes go now. A direct stream on a network that is no longer ideal has nothing queued, so
+    /// its socket can be handed to pumps at any poll.
     fn path(&mut self) -> &mut Path<S> {
-        if matches!(self.path, Path::Direct(_)) && !self.radio.is_ideal() {
-            let (shaped, abandoned) = Shaped::new();
-            if let Path::Direct(io) = mem::replace(&mut self.path, Path::Shaped(shaped))
-                && let Path::Shaped(shaped) = &mut self.path
-            {
-                shaped.start(io, abandoned, &self.radio);
-            }
+        if matches!(self.path, Path::Direct(_))
+            && !self.radio.is_ideal()
+            && let Path::Direct(io) = mem::replace(&mut self.path, Path::Moving)
+        {
+            self.path = Path::Shaped(Shaped::start(io, &self.radio));
         }
         &mut self.path
     }
 }
 
-/// The caller's ends of the two pipes.
+/// The caller's ends of the two flows.
 #[derive(Debug)]
 struct Shaped {
-    up: Arc<Pipe>,
-    down: Arc<Pipe>,
-    arrival: Alarm,
-    reading: Option<AbortHandle>,
-    /// Dropped with the stream, which tells the writing task to linger no longer
-    /// than it has to.
+    radio: Arc<Radio>,
+    uplink: FlowId,
+    reading: AbortHandle,
+    /// Dropped with the stream, which tells the writing task to linger no longer than it has to.
     _present: oneshot::Sender<()>,
 }
 
 impl Shaped {
-    fn new() -> (Self, oneshot::Receiver<()>) {
-        let (present, abandoned) = oneshot::channel();
-        let (up, down) = Default::default();
-        let shaped = Self { up, down, arrival: Alarm::default(), reading: None, _present: present };
-        (shaped, abandoned)
-    }
-
-    fn start<S>(&mut self, io: S, abandoned: oneshot::Receiver<()>, radio: &Arc<Radio>)
+    fn start<S>(io: S, radio: &Arc<Radio>) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        let uplink = radio.engine.with(|network, now| network.connect(radio.device, now));
+        let (present, abandoned) = oneshot::channel();
         let (read, write) = tokio::io::split(io);
-        let hang_up = HangUp(Arc::clone(&self.down));
-        let work = pump::downlink(read, Arc::clone(&self.down), Arc::clone(radio));
-        let reading = tokio::spawn(async move {
-            let _hang_up = hang_up;
-            // The reader hears of an error through the pipe, when it arrives.
-            work.await.ok();
-        });
-        self.reading = Some(reading.abort_handle());
-
-        let hang_up = HangUp(Arc::clone(&self.up));
-        let work = pump::uplink(write, Arc::clone(&self.up), Arc::clone(radio));
-        tokio::spawn(async move {
-            let outcome = tokio::select! {
-                outcome = work => outcome,
-                () = stuck(&hang_up.0, abandoned) => Err(io::ErrorKind::TimedOut.into()),
-            };
-            hang_up.0.close(outcome.as_ref().copied());
-        });
+        let reading = tokio::spawn(pump::downlink(read, uplink.reverse(), Arc::clone(radio)));
+        tokio::spawn(pump::uplink(write, uplink, Arc::clone(radio), abandoned));
+        let (radio, reading) = (Arc::clone(radio), reading.abort_handle());
+        Self { radio, uplink, reading, _present: present }
     }
 
-    fn poll_read(
-        &mut self,
-        cx: &Context<'_>,
-        radio: &Radio,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let at = ready!(self.down.poll_next_at(cx));
-        ready!(self.arrival.poll(cx, radio.clock(), at));
-        Poll::Ready(self.down.read_due(out, |at| radio.clock().is_due(at)))
+    fn poll_read(&self, cx: &Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let downlink = self.uplink.reverse();
+        let mut first = true;
+        while out.remaining() > 0 {
+            let taken = self.radio.engine.with(|network, now| {
+                let taken = network.take(downlink, out.remaining(), now);
+                if first && matches!(taken, Taken::Nothing) {
+                    network.set_reader(downlink, cx.waker());
+                }
+                taken
+            });
+            match taken {
+                Taken::Bytes(bytes) => out.put_slice(&bytes),
+                Taken::End => break,
+                Taken::Failed(failure) if first => return Poll::Ready(Err((&failure).into())),
+                Taken::Nothing if first => return Poll::Pending,
+                Taken::Failed(_) | Taken::Nothing => break,
+            }
+            first = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Accepts the bytes that `gather` makes of the room there is.
     fn poll_write(
         &self,
         cx: &Context<'_>,
-        radio: &Radio,
         gather: impl FnOnce(usize) -> Bytes,
     ) -> Poll<io::Result<usize>> {
-        let bytes = gather(ready!(self.up.poll_room(cx, radio.uplink.capacity()))?);
+        let room = self.radio.engine.with(|network, _| match network.room(self.uplink) {
+            Ok(0) => {
+                network.set_writer(self.uplink, cx.waker());
+                Poll::Pending
+            }
+            room => Poll::Ready(room),
+        });
+        let bytes = gather(ready!(room)?);
         let accepted = bytes.len();
         if accepted > 0 {
-            self.up.push(bytes, radio.clock().now());
+            self.radio.engine.with(|network, now| network.write(self.uplink, bytes, now));
         }
         Poll::Ready(Ok(accepted))
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        self.radio.engine.with(|network, _| match network.closed(self.uplink) {
+            Some(Err(failure)) => Err((&failure).into()),
+            _ => Ok(()),
+        })
+    }
+
+    fn poll_shutdown(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.radio.engine.with(|network, now| {
+            network.finish(self.uplink, Ok(()), now);
+            match network.closed(self.uplink) {
+                Some(Ok(())) => Poll::Ready(Ok(())),
+                Some(Err(failure)) => Poll::Ready(Err((&failure).into())),
+                None => {
+                    network.set_writer(self.uplink, cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
     }
 }
 
 impl Drop for Shaped {
     fn drop(&mut self) {
-        if let Some(reading) = &self.reading {
-            reading.abort();
-        }
-        // Accepted bytes all precede this end, whatever its instant says.
-        self.up.finish(0, Ok(()));
-    }
-}
-
-/// Ends when the stream has been dropped and none of its bytes were delivered for
-/// [`LINGER`].
-async fn stuck(pipe: &Pipe, abandoned: oneshot::Receiver<()>) {
-    abandoned.await.ok();
-    let mut before = usize::MAX;
-    while pipe.held() < before {
-        before = pipe.held();
-        tokio::time::sleep(LINGER).await;
+        self.reading.abort();
+        self.radio.engine.with(|network, now| {
+            network.finish(self.uplink, Ok(()), now);
+            network.remove(self.uplink.reverse());
+        });
     }
 }
 
@@ -176,13 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for LinkStrea
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let radio = Arc::clone(&self.radio);
         let before = buf.filled().len();
         match self.path() {
             Path::Direct(io) => ready!(Pin::new(io).poll_read(cx, buf))?,
-            Path::Shaped(shaped) => ready!(shaped.poll_read(cx, &radio, buf))?,
+            Path::Shaped(shaped) => return shaped.poll_read(cx, buf),
+            Path::Moving => return Poll::Ready(Err(moving())),
         }
-        radio.meter.count_downlink(buf.filled().len() - before);
+        self.radio.meter.count_downlink(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
@@ -201,43 +226,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for LinkStre
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let radio = Arc::clone(&self.radio);
         let written = match self.path() {
-            Path::Direct(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Path::Shaped(shaped) => shaped.poll_write(cx, &radio, |room| gather(bufs, room)),
+            Path::Direct(io) => ready!(Pin::new(io).poll_write_vectored(cx, bufs))?,
+            Path::Shaped(shaped) => return shaped.poll_write(cx, |room| gather(bufs, room)),
+            Path::Moving => return Poll::Ready(Err(moving())),
         };
-        let written = ready!(written)?;
-        radio.meter.count_uplink(written);
+        self.radio.meter.count_uplink(written);
         Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.path {
             Path::Direct(io) => io.is_write_vectored(),
-            Path::Shaped(_) => true,
+            Path::Shaped(_) | Path::Moving => true,
         }
     }
 
-    /// Does not wait for shaped bytes to arrive: like a socket's, the link's buffer
-    /// empties by itself.
+    /// Does not wait for shaped bytes to arrive: like a socket's, the link's buffer empties by itself.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.path() {
             Path::Direct(io) => Pin::new(io).poll_flush(cx),
-            Path::Shaped(shaped) => Poll::Ready(shaped.up.check_open()),
+            Path::Shaped(shaped) => Poll::Ready(shaped.check_open()),
+            Path::Moving => Poll::Ready(Err(moving())),
         }
     }
 
     /// Waits until everything written has been delivered, and the socket shut down.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let radio = Arc::clone(&self.radio);
         match self.path() {
             Path::Direct(io) => Pin::new(io).poll_shutdown(cx),
-            Path::Shaped(shaped) => {
-                shaped.up.finish(radio.clock().now(), Ok(()));
-                shaped.up.poll_closed(cx)
-            }
+            Path::Shaped(shaped) => shaped.poll_shutdown(cx),
+            Path::Moving => Poll::Ready(Err(moving())),
         }
     }
+}
+
+/// A panic while the pumps were started has left nothing to talk to.
+fn moving() -> io::Error {
+    io::Error::other("the link could not be started")
 }
 
 /// One buffer out of many, of at most `room` bytes.

@@ -1,4 +1,6 @@
-//! One way to start tracing on both nodes.
+//! One way to start tracing, and to show metrics, on both nodes.
+
+pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
