@@ -66,5 +66,5 @@ NETWORKS = [
 def repetitions(network, size, short):
     """In one round; long transfers are repeated less."""
     seconds = size * 8 / network.rate_mbps / 1e6 + 4 * network.rtt_ms / 1e3
-    budget = 2.0 if short else 10.0
+    budget = 1.5 if short else 4.0
     return max(1, min(12 if short else 40, round(budget / seconds)))

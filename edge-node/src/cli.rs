@@ -230,8 +230,7 @@ fn link(args: LinkArgs) -> Result<(), String> {
 fn trace(args: &TraceArgs) -> Result<(), String> {
     let scenario = Scenario::named(&args.scenario).ok_or("--scenario: unknown")?;
     let (seed, seconds, step_ms) = (args.seed, args.seconds, args.step_ms);
-    let trace =
-        generate(&scenario, seed, seconds, step_ms).map_err(|error| error.to_string())?;
+    let trace = generate(&scenario, seed, seconds, step_ms).map_err(|error| error.to_string())?;
     let write = |path: PathBuf, bytes: Vec<u8>| {
         write_atomic(&path, &bytes).map_err(|error| error.to_string())?;
         println!("wrote {}", path.display());

@@ -33,22 +33,52 @@ const PANELS: [Panel; 3] = [
     Panel {
         title: "rate, Mbit/s",
         lines: &[
-            Line { name: "uplink could carry", color: UPLINK, faint: true, value: |s| s.uplink.rate_mbps },
-            Line { name: "downlink could carry", color: DOWNLINK, faint: true, value: |s| s.downlink.rate_mbps },
-            Line { name: "uplink carried", color: UPLINK, faint: false, value: |s| s.uplink.carried_mbps },
-            Line { name: "downlink carried", color: DOWNLINK, faint: false, value: |s| s.downlink.carried_mbps },
+            Line {
+                name: "uplink could carry",
+                color: UPLINK,
+                faint: true,
+                value: |s| s.uplink.rate_mbps,
+            },
+            Line {
+                name: "downlink could carry",
+                color: DOWNLINK,
+                faint: true,
+                value: |s| s.downlink.rate_mbps,
+            },
+            Line {
+                name: "uplink carried",
+                color: UPLINK,
+                faint: false,
+                value: |s| s.uplink.carried_mbps,
+            },
+            Line {
+                name: "downlink carried",
+                color: DOWNLINK,
+                faint: false,
+                value: |s| s.downlink.carried_mbps,
+            },
         ],
     },
     Panel {
         title: "queue, kB",
         lines: &[
             Line { name: "uplink", color: UPLINK, faint: false, value: |s| s.uplink.queue_kb },
-            Line { name: "downlink", color: DOWNLINK, faint: false, value: |s| s.downlink.queue_kb },
+            Line {
+                name: "downlink",
+                color: DOWNLINK,
+                faint: false,
+                value: |s| s.downlink.queue_kb,
+            },
         ],
     },
     Panel {
         title: "round trip, ms",
-        lines: &[Line { name: "measured by senders", color: ROUND_TRIP, faint: false, value: |s| s.rtt_ms }],
+        lines: &[Line {
+            name: "measured by senders",
+            color: ROUND_TRIP,
+            faint: false,
+            value: |s| s.rtt_ms,
+        }],
     },
 ];
 
@@ -159,7 +189,12 @@ mod tests {
             .map(|i| {
                 let v = f64::from(i % 10) * 10.0;
                 let rtt_ms = if i < 10 { f64::NAN } else { 20.0 + v };
-                Sample { at_s: f64::from(i) / 10.0, uplink: lane(v), downlink: lane(100.0 - v), rtt_ms }
+                Sample {
+                    at_s: f64::from(i) / 10.0,
+                    uplink: lane(v),
+                    downlink: lane(100.0 - v),
+                    rtt_ms,
+                }
             })
             .collect();
         let picture = svg("a <test> & more", &samples);

@@ -23,8 +23,8 @@ pub fn saturated(
     let device = lab.join(profile, seed);
     let connection = lab.connect(device).ok_or("the link never lets a connection through")?;
     let begin = lab.now();
-    let bulk = [Way::Uplink, Way::Downlink]
-        .map(|way| Transfer { connection, way, bytes: u64::MAX });
+    let bulk =
+        [Way::Uplink, Way::Downlink].map(|way| Transfer { connection, way, bytes: u64::MAX });
     let mut recorder = Recorder::default();
     while lab.now() - begin < length {
         recorder.note((lab.now() - begin).as_secs_f64(), lab.status(device));

@@ -61,11 +61,7 @@ pub(super) async fn uplink<W: AsyncWrite + Unpin>(
     drop(hang_up);
 }
 
-async fn deliver<W: AsyncWrite + Unpin>(
-    mut io: W,
-    flow: FlowId,
-    radio: &Radio,
-) -> io::Result<()> {
+async fn deliver<W: AsyncWrite + Unpin>(mut io: W, flow: FlowId, radio: &Radio) -> io::Result<()> {
     while let Some(bytes) = next(flow, radio).await? {
         io.write_all(&bytes).await?;
         io.flush().await?;

@@ -27,7 +27,9 @@ impl Pattern {
     /// Reads `DDDSU`; `special` are the S slot's downlink, guard and uplink symbols, 14 together.
     pub fn parse(text: &str, special: [u32; 3]) -> Result<Self, String> {
         if special.iter().sum::<u32>() != SYMBOLS {
-            return Err(format!("the special slot's symbols {special:?} are not {SYMBOLS} together"));
+            return Err(format!(
+                "the special slot's symbols {special:?} are not {SYMBOLS} together"
+            ));
         }
         let slot = |letter| match letter {
             'D' => Ok(Slot { downlink: SYMBOLS, uplink: 0 }),
@@ -39,11 +41,14 @@ impl Pattern {
         if slots.len() > 80 {
             return Err(format!("{} slots; allowed: at most 80", slots.len()));
         }
-        for (name, symbols) in [("downlink", |s: &Slot| s.downlink), ("uplink", |s: &Slot| s.uplink)]
-            as [(&str, fn(&Slot) -> u32); 2]
+        for (name, symbols) in
+            [("downlink", |s: &Slot| s.downlink), ("uplink", |s: &Slot| s.uplink)]
+                as [(&str, fn(&Slot) -> u32); 2]
         {
             if slots.iter().map(symbols).sum::<u32>() == 0 {
-                return Err(format!("{text:?} has no {name} slot, so nothing could be sent that way"));
+                return Err(format!(
+                    "{text:?} has no {name} slot, so nothing could be sent that way"
+                ));
             }
         }
         Ok(Self { slots })
@@ -112,7 +117,10 @@ mod tests {
         let special = 3 * slot;
         assert_eq!(pattern.open(Way::Downlink, slot, special), (true, special + slot * 10 / 14));
         assert_eq!(pattern.open(Way::Uplink, slot, special), (false, special + slot * 12 / 14));
-        assert_eq!(pattern.open(Way::Uplink, slot, special + slot * 12 / 14), (true, special + slot));
+        assert_eq!(
+            pattern.open(Way::Uplink, slot, special + slot * 12 / 14),
+            (true, special + slot)
+        );
         assert_eq!(pattern.open(Way::Downlink, slot, 4 * slot), (false, 5 * slot));
         assert!((pattern.duty(Way::Downlink) - 52.0 / 70.0).abs() < 1e-12);
         assert!((pattern.duty(Way::Uplink) - 16.0 / 70.0).abs() < 1e-12);
@@ -121,7 +129,9 @@ mod tests {
 
     #[test]
     fn a_pattern_that_serves_one_way_only_is_refused() {
-        for (text, problem) in [("DDD", "uplink"), ("UU", "downlink"), ("", "downlink"), ("DXU", "'X'")] {
+        for (text, problem) in
+            [("DDD", "uplink"), ("UU", "downlink"), ("", "downlink"), ("DXU", "'X'")]
+        {
             let error = Pattern::parse(text, [10, 2, 2]).expect_err(text);
             assert!(error.contains(problem), "{error}");
         }

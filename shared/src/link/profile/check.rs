@@ -4,7 +4,10 @@ use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 
-use super::{ProfileError, tables::{Number, Text, Whole}};
+use super::{
+    ProfileError,
+    tables::{Number, Text, Whole},
+};
 
 /// The file that is being read, for messages.
 pub(super) struct Place<'a> {
@@ -14,7 +17,12 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// `FILE:LINE: key: problem`.
-    pub(super) fn refuse(&self, span: Range<usize>, key: &str, problem: impl Into<String>) -> ProfileError {
+    pub(super) fn refuse(
+        &self,
+        span: Range<usize>,
+        key: &str,
+        problem: impl Into<String>,
+    ) -> ProfileError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let problem = problem.into();
@@ -37,7 +45,11 @@ impl Place<'_> {
             return Ok(number);
         }
         let (low, high) = (allowed.start(), allowed.end());
-        Err(self.refuse(value.span(), key, format!("{number} is out of range; allowed: {low} to {high}")))
+        Err(self.refuse(
+            value.span(),
+            key,
+            format!("{number} is out of range; allowed: {low} to {high}"),
+        ))
     }
 
     pub(super) fn whole(
@@ -53,7 +65,11 @@ impl Place<'_> {
             return Ok(number);
         }
         let (low, high) = (allowed.start(), allowed.end());
-        Err(self.refuse(value.span(), key, format!("{number} is out of range; allowed: {low} to {high}")))
+        Err(self.refuse(
+            value.span(),
+            key,
+            format!("{number} is out of range; allowed: {low} to {high}"),
+        ))
     }
 
     /// The choice of that name; the first one if none is named.
@@ -67,7 +83,8 @@ impl Place<'_> {
         let found = choices.iter().find(|(name, _)| name == value.get_ref());
         found.map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            let problem = format!("{:?} is unknown; allowed: {}", value.get_ref(), names.join(", "));
+            let problem =
+                format!("{:?} is unknown; allowed: {}", value.get_ref(), names.join(", "));
             self.refuse(value.span(), key, problem)
         })
     }

@@ -12,8 +12,8 @@ use super::{
     Direction, Harq, Jitter, Outage, Packet, Profile, ProfileError, Transport,
     check::Place,
     tables::{
-        AirTable, DirectionTable, File, HarqTable, JitterTable, OutageTable, PacketTable, TraceTable,
-        TransportTable,
+        AirTable, DirectionTable, File, HarqTable, JitterTable, OutageTable, PacketTable,
+        TraceTable, TransportTable,
     },
 };
 
@@ -52,11 +52,23 @@ type Band = Option<(u32, FrequencyRange)>;
 impl Reader<'_> {
     fn profile(&self, name: &str, tables: &File) -> Result<Profile, ProfileError> {
         for (key, span, empty) in [
-            ("description", tables.description.span(), tables.description.get_ref().trim().is_empty()),
-            ("sources", tables.sources.span(), tables.sources.get_ref().iter().all(|s| s.trim().is_empty())),
+            (
+                "description",
+                tables.description.span(),
+                tables.description.get_ref().trim().is_empty(),
+            ),
+            (
+                "sources",
+                tables.sources.span(),
+                tables.sources.get_ref().iter().all(|s| s.trim().is_empty()),
+            ),
         ] {
             if empty {
-                return Err(self.place.refuse(span, key, "is empty; say where the figures come from"));
+                return Err(self.place.refuse(
+                    span,
+                    key,
+                    "is empty; say where the figures come from",
+                ));
             }
         }
         let (air, band) = match &tables.air {
@@ -81,19 +93,24 @@ impl Reader<'_> {
     }
 
     fn packet(&self, table: &Option<PacketTable>) -> Result<Packet, ProfileError> {
-        let (mtu, overhead) = table.as_ref().map_or((&None, &None), |t| (&t.mtu_bytes, &t.overhead_bytes));
+        let (mtu, overhead) =
+            table.as_ref().map_or((&None, &None), |t| (&t.mtu_bytes, &t.overhead_bytes));
         Ok(Packet {
             mtu_bytes: self.place.whole("packet.mtu_bytes", mtu, 576..=9_000, 1_500)? as u32,
-            overhead_bytes: self.place.whole("packet.overhead_bytes", overhead, 0..=1_000, 52)? as u32,
+            overhead_bytes: self.place.whole("packet.overhead_bytes", overhead, 0..=1_000, 52)?
+                as u32,
         })
     }
 
     fn transport(&self, table: &Option<TransportTable>) -> Result<Transport, ProfileError> {
-        let tcp = Transport::Tcp { initial_window: 10, handshake: true, slow_start_after_idle: true };
+        let tcp =
+            Transport::Tcp { initial_window: 10, handshake: true, slow_start_after_idle: true };
         let Some(table) = table else { return Ok(tcp) };
         let window = &table.initial_window;
-        let initial_window = self.place.whole("transport.initial_window", window, 1..=10_000, 10)?;
-        let open = self.place.choice("transport.kind", &table.kind, &[("tcp", false), ("open", true)])?;
+        let initial_window =
+            self.place.whole("transport.initial_window", window, 1..=10_000, 10)?;
+        let open =
+            self.place.choice("transport.kind", &table.kind, &[("tcp", false), ("open", true)])?;
         if open {
             return Ok(Transport::Open);
         }
@@ -176,7 +193,8 @@ impl Reader<'_> {
         let key = |key: &str| format!("{name}.{key}");
         let rate_bps = self.rate(way, name, table, air, band)?;
         let table = table.get_ref();
-        let queue_ms = self.place.number(&key("queue_ms"), &table.queue_ms, 0.1..=MAX_MS, QUEUE_MS)?;
+        let queue_ms =
+            self.place.number(&key("queue_ms"), &table.queue_ms, 0.1..=MAX_MS, QUEUE_MS)?;
         let mut queue = rate_bps as f64 / 8e3 * queue_ms;
         if table.queue_ms.is_none() {
             queue = queue.max(MIN_QUEUE_BYTES);
@@ -187,8 +205,14 @@ impl Reader<'_> {
             rate_bps,
             delay_ms: self.place.number(&key("delay_ms"), &table.delay_ms, 0.0..=MAX_MS, 0.0)?,
             jitter: self.jitter(name, table.jitter.as_ref())?,
-            queue_bytes: self.place.whole(&key("queue_bytes"), queue_bytes, 1..=most, queue as i64)? as u64,
-            burst_bytes: self.place.whole(&key("burst_bytes"), &table.burst_bytes, 0..=most, 0)? as u64,
+            queue_bytes: self.place.whole(
+                &key("queue_bytes"),
+                queue_bytes,
+                1..=most,
+                queue as i64,
+            )? as u64,
+            burst_bytes: self.place.whole(&key("burst_bytes"), &table.burst_bytes, 0..=most, 0)?
+                as u64,
             harq: table.harq.as_ref().map(|table| self.harq(name, table)).transpose()?,
         })
     }
@@ -205,10 +229,17 @@ impl Reader<'_> {
         let (span, table) = (table.span(), table.get_ref());
         let key = |key: &str| format!("{name}.{key}");
         if let Some(rate) = &table.rate_mbps {
-            let mbps = self.place.number(&key("rate_mbps"), &table.rate_mbps, 0.0..=MAX_MBPS, 0.0)?;
+            let mbps =
+                self.place.number(&key("rate_mbps"), &table.rate_mbps, 0.0..=MAX_MBPS, 0.0)?;
             // 1 bit/s would be 8 s a byte: a slip of the unit.
             if mbps > 0.0 && mbps < 1e-3 {
-                return Err(self.place.refuse(rate.span(), &key("rate_mbps"), format!("{mbps} is out of range; allowed: 0 (not limited), 0.001 to {MAX_MBPS}")));
+                return Err(self.place.refuse(
+                    rate.span(),
+                    &key("rate_mbps"),
+                    format!(
+                        "{mbps} is out of range; allowed: 0 (not limited), 0.001 to {MAX_MBPS}"
+                    ),
+                ));
             }
             return Ok((mbps * 1e6).round() as u64);
         }
@@ -216,7 +247,11 @@ impl Reader<'_> {
             return Ok(0);
         }
         let (Some(air), Some((bandwidth_mhz, range))) = (air, band) else {
-            return Err(self.place.refuse(span, &key("layers"), "needs [air] with bandwidth_mhz, or give rate_mbps"));
+            return Err(self.place.refuse(
+                span,
+                &key("layers"),
+                "needs [air] with bandwidth_mhz, or give rate_mbps",
+            ));
         };
         let (modulation_order, code_rate) = self.scheme(name, span.clone(), table)?;
         let carrier = Carrier {
@@ -246,21 +281,28 @@ impl Reader<'_> {
         let key = |key: &str| format!("{name}.{key}");
         let Some(index) = &table.mcs else {
             self.place.needed(&table.modulation_order, span, &key("modulation_order"))?;
-            let order = self.place.whole(&key("modulation_order"), &table.modulation_order, 1..=10, 2)?;
+            let order =
+                self.place.whole(&key("modulation_order"), &table.modulation_order, 1..=10, 2)?;
             let rate = &table.code_rate;
-            let code_rate = self.place.number(&key("code_rate"), rate, 0.01..=1.0, 948.0 / 1024.0)?;
+            let code_rate =
+                self.place.number(&key("code_rate"), rate, 0.01..=1.0, 948.0 / 1024.0)?;
             return Ok((order as u32, code_rate));
         };
         let tables = [("256qam", McsTable::Qam256), ("64qam", McsTable::Qam64)];
         let scheme = self.place.choice(&key("mcs_table"), &table.mcs_table, &tables)?;
         let row = usize::try_from(*index.get_ref()).ok().and_then(|row| mcs(scheme, row));
         row.ok_or_else(|| {
-            let problem = format!("{} is not in the table; allowed: 0 to 27 (256qam) or 28", index.get_ref());
+            let problem =
+                format!("{} is not in the table; allowed: 0 to 27 (256qam) or 28", index.get_ref());
             self.place.refuse(index.span(), &key("mcs"), problem)
         })
     }
 
-    fn jitter(&self, name: &str, table: Option<&Spanned<JitterTable>>) -> Result<Jitter, ProfileError> {
+    fn jitter(
+        &self,
+        name: &str,
+        table: Option<&Spanned<JitterTable>>,
+    ) -> Result<Jitter, ProfileError> {
         let Some(table) = table else { return Ok(Jitter::None) };
         let (span, table) = (table.span(), table.get_ref());
         let key = |key: &str| format!("{name}.jitter.{key}");
@@ -268,13 +310,20 @@ impl Reader<'_> {
         match self.place.choice(&key("kind"), &table.kind, &kinds)? {
             0 => {
                 self.place.needed(&table.std_ms, span, &key("std_ms"))?;
-                Ok(Jitter::Normal { std_ms: self.place.number(&key("std_ms"), &table.std_ms, 0.0..=MAX_MS, 0.0)? })
+                Ok(Jitter::Normal {
+                    std_ms: self.place.number(&key("std_ms"), &table.std_ms, 0.0..=MAX_MS, 0.0)?,
+                })
             }
             1 => {
                 self.place.needed(&table.mean_ms, span.clone(), &key("mean_ms"))?;
                 self.place.needed(&table.shape, span, &key("shape"))?;
                 Ok(Jitter::Pareto {
-                    mean_ms: self.place.number(&key("mean_ms"), &table.mean_ms, 0.0..=MAX_MS, 0.0)?,
+                    mean_ms: self.place.number(
+                        &key("mean_ms"),
+                        &table.mean_ms,
+                        0.0..=MAX_MS,
+                        0.0,
+                    )?,
                     // At 1 and below the mean would be infinite.
                     shape: self.place.number(&key("shape"), &table.shape, 1.01..=100.0, 2.0)?,
                 })
@@ -321,7 +370,12 @@ impl Reader<'_> {
             max_rounds: self.place.whole(&key("max_rounds"), &table.max_rounds, 0..=31, 3)? as u32,
             combining_gain: number("combining_gain", &table.combining_gain, 0.0..=1.0, 0.3)?,
             rlc_ms: number("rlc_ms", &table.rlc_ms, 0.0..=10_000.0, 40.0)?,
-            block_bytes: self.place.whole(&key("block_bytes"), &table.block_bytes, 1..=10_000_000, 10_000)? as u32,
+            block_bytes: self.place.whole(
+                &key("block_bytes"),
+                &table.block_bytes,
+                1..=10_000_000,
+                10_000,
+            )? as u32,
         })
     }
 
@@ -329,14 +383,24 @@ impl Reader<'_> {
         let (span, table) = (table.span(), table.get_ref());
         self.place.needed(&table.every_s, span.clone(), "outage.every_s")?;
         let duration = self.place.needed(&table.duration_ms, span, "outage.duration_ms")?;
-        let duration_ms = self.place.number("outage.duration_ms", &table.duration_ms, 0.1..=3.6e6, 0.0)?;
+        let duration_ms =
+            self.place.number("outage.duration_ms", &table.duration_ms, 0.1..=3.6e6, 0.0)?;
         let outage = Outage {
             every_s: self.place.number("outage.every_s", &table.every_s, 0.001..=1e6, 0.0)?,
             duration_ms,
-            spread_ms: self.place.number("outage.spread_ms", &table.spread_ms, 0.0..=duration_ms, 0.0)?,
+            spread_ms: self.place.number(
+                "outage.spread_ms",
+                &table.spread_ms,
+                0.0..=duration_ms,
+                0.0,
+            )?,
         };
         if outage.duration_ms > outage.every_s * 1e4 {
-            return Err(self.place.refuse(duration.span(), "outage.duration_ms", "is over ten times every_s: the link would hardly ever be there"));
+            return Err(self.place.refuse(
+                duration.span(),
+                "outage.duration_ms",
+                "is over ten times every_s: the link would hardly ever be there",
+            ));
         }
         Ok(outage)
     }

@@ -60,9 +60,14 @@ pub struct Direction {
 pub enum Jitter {
     None,
     /// Around the delay, cut off at three deviations and at zero.
-    Normal { std_ms: f64 },
+    Normal {
+        std_ms: f64,
+    },
     /// Added to the delay; a long tail (Lomax, shape above 1).
-    Pareto { mean_ms: f64, shape: f64 },
+    Pareto {
+        mean_ms: f64,
+        shape: f64,
+    },
     /// Added to the delay, in this order, from the start again at the end, ms.
     Samples(Arc<[f64]>),
 }
@@ -163,8 +168,10 @@ impl Profile {
     /// Reads a profile's file.
     pub fn load(path: &Path) -> Result<Profile, ProfileError> {
         let place = path.display().to_string();
-        let text = fs::read_to_string(path)
-            .map_err(|e| ProfileError { place: place.clone(), problem: format!("cannot be read: {e}") })?;
+        let text = fs::read_to_string(path).map_err(|e| ProfileError {
+            place: place.clone(),
+            problem: format!("cannot be read: {e}"),
+        })?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         file::parse(&place, &name, &text, path.parent().unwrap_or(Path::new("")))
     }
@@ -194,7 +201,8 @@ impl Profile {
         let entries = folder.and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
         let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let toml = files.filter(|path: &PathBuf| path.extension().is_some_and(|e| e == "toml"));
-        names.extend(toml.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())));
+        names
+            .extend(toml.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())));
         names.into_iter().collect()
     }
 

@@ -48,7 +48,10 @@ fn a_rate_can_come_from_the_carrier() {
     let expected = 2337.0 * 52.0 / 70.0;
     assert!((profile.downlink.rate_bps as f64 / 1e6 - expected).abs() < 1.0);
     let error = with("[downlink]\nlayers = 4\nmcs = 27\n").expect_err("no carrier");
-    assert_eq!(error, "p.toml:3: downlink.layers: needs [air] with bandwidth_mhz, or give rate_mbps");
+    assert_eq!(
+        error,
+        "p.toml:3: downlink.layers: needs [air] with bandwidth_mhz, or give rate_mbps"
+    );
     let error = with("[air]\nnumerology = 2\nbandwidth_mhz = 35\n[uplink]\nlayers = 1\nmcs = 3\n");
     assert!(error.expect_err("no such carrier").contains("no carrier of 35 MHz"));
 }
@@ -56,25 +59,55 @@ fn a_rate_can_come_from_the_carrier() {
 #[test]
 fn bad_values_are_refused_with_file_and_line() {
     for (part, expected) in [
-        ("[uplink]\nrate_mbps = -1\n", "p.toml:4: uplink.rate_mbps: -1 is out of range; allowed: 0 to"),
+        (
+            "[uplink]\nrate_mbps = -1\n",
+            "p.toml:4: uplink.rate_mbps: -1 is out of range; allowed: 0 to",
+        ),
         ("[uplink]\nrate_mbps = nan\n", "p.toml:4: uplink.rate_mbps: NaN is out of range"),
         ("[uplink]\nrate_mbps = inf\n", "p.toml:4: uplink.rate_mbps: inf is out of range"),
-        ("[uplink]\nrate_mbps = 0.0000001\n", "p.toml:4: uplink.rate_mbps: 0.0000001 is out of range"),
+        (
+            "[uplink]\nrate_mbps = 0.0000001\n",
+            "p.toml:4: uplink.rate_mbps: 0.0000001 is out of range",
+        ),
         ("[uplink]\n\ndelay_ms = -0.5\n", "p.toml:5: uplink.delay_ms: -0.5 is out of range"),
-        ("[downlink]\nqueue_bytes = 0\n", "p.toml:4: downlink.queue_bytes: 0 is out of range; allowed: 1 to"),
+        (
+            "[downlink]\nqueue_bytes = 0\n",
+            "p.toml:4: downlink.queue_bytes: 0 is out of range; allowed: 1 to",
+        ),
         ("[downlink]\nqueue_ms = 0\n", "p.toml:4: downlink.queue_ms: 0 is out of range"),
         ("[uplink]\ndelay = 1\n", "p.toml:4: unknown field `delay`"),
         ("[uplnk]\ndelay_ms = 1\n", "p.toml:3: unknown field `uplnk`"),
         ("[uplink]\ndelay_ms = \"x\"\n", "p.toml:4: invalid type: string \"x\""),
         ("[uplink]\ndelay_ms = \n", "p.toml:4: "),
-        ("[uplink]\njitter = { kind = \"gauss\", std_ms = 1 }\n", "p.toml:4: uplink.jitter.kind: \"gauss\" is unknown; allowed: normal, pareto, file"),
-        ("[uplink]\njitter = { kind = \"normal\", std_ms = -1 }\n", "p.toml:4: uplink.jitter.std_ms: -1 is"),
-        ("[uplink]\njitter = { kind = \"normal\" }\n", "p.toml:4: uplink.jitter.std_ms: is missing"),
-        ("[uplink]\njitter = { kind = \"pareto\", mean_ms = 1, shape = 1 }\n", "p.toml:4: uplink.jitter.shape: 1 is out of range"),
-        ("[uplink]\njitter = { kind = \"file\", path = \"nowhere\" }\n", "p.toml:4: uplink.jitter.path: nowhere: cannot be read"),
+        (
+            "[uplink]\njitter = { kind = \"gauss\", std_ms = 1 }\n",
+            "p.toml:4: uplink.jitter.kind: \"gauss\" is unknown; allowed: normal, pareto, file",
+        ),
+        (
+            "[uplink]\njitter = { kind = \"normal\", std_ms = -1 }\n",
+            "p.toml:4: uplink.jitter.std_ms: -1 is",
+        ),
+        (
+            "[uplink]\njitter = { kind = \"normal\" }\n",
+            "p.toml:4: uplink.jitter.std_ms: is missing",
+        ),
+        (
+            "[uplink]\njitter = { kind = \"pareto\", mean_ms = 1, shape = 1 }\n",
+            "p.toml:4: uplink.jitter.shape: 1 is out of range",
+        ),
+        (
+            "[uplink]\njitter = { kind = \"file\", path = \"nowhere\" }\n",
+            "p.toml:4: uplink.jitter.path: nowhere: cannot be read",
+        ),
         ("[uplink]\nharq = { bler = 1.5 }\n", "p.toml:4: uplink.harq.bler: 1.5 is out of range"),
-        ("[packet]\nmtu_bytes = 100\n", "p.toml:4: packet.mtu_bytes: 100 is out of range; allowed: 576 to 9000"),
-        ("[transport]\nkind = \"quic\"\n", "p.toml:4: transport.kind: \"quic\" is unknown; allowed: tcp, open"),
+        (
+            "[packet]\nmtu_bytes = 100\n",
+            "p.toml:4: packet.mtu_bytes: 100 is out of range; allowed: 576 to 9000",
+        ),
+        (
+            "[transport]\nkind = \"quic\"\n",
+            "p.toml:4: transport.kind: \"quic\" is unknown; allowed: tcp, open",
+        ),
         ("[air]\ntdd = \"DDU\"\n", "p.toml:3: air.numerology: is missing"),
         ("[air]\nnumerology = 1\ntdd = \"DDD\"\n", "p.toml:5: air.tdd: \"DDD\" has no uplink slot"),
         ("[air]\nnumerology = 9\n", "p.toml:4: air.numerology: 9 is out of range"),
@@ -104,7 +137,12 @@ fn jitter_and_trace_files_are_found_beside_the_profile() {
     write("delays.txt", "# ms\n1.5\n\n2\n");
     write("t.csv", "time_s,uplink_bps,downlink_bps,rtt_ms\n0,1000000,2000000,30\n");
     let head = "description = \"d\"\nsources = [\"s\"]\n";
-    let path = write("own.toml", &format!("{head}[uplink]\njitter = {{ kind = \"file\", path = \"delays.txt\" }}\n[trace]\ncsv = \"t.csv\"\n"));
+    let path = write(
+        "own.toml",
+        &format!(
+            "{head}[uplink]\njitter = {{ kind = \"file\", path = \"delays.txt\" }}\n[trace]\ncsv = \"t.csv\"\n"
+        ),
+    );
     let own = Profile::find("own", Some(folder.path())).expect("valid");
     assert_eq!(own.uplink.jitter, Jitter::Samples([1.5, 2.0].into()));
     assert_eq!(own.delay_ms(), 30.0);
@@ -115,7 +153,10 @@ fn jitter_and_trace_files_are_found_beside_the_profile() {
     write("delays.txt", "# none\n");
     assert!(Profile::load(&path).expect_err("empty").to_string().contains("has no delays"));
     let error = Profile::find("6g", Some(folder.path())).expect_err("unknown").to_string();
-    assert!(error.contains("unknown profile; known: 5g-lowband") && error.contains(" own,"), "{error}");
+    assert!(
+        error.contains("unknown profile; known: 5g-lowband") && error.contains(" own,"),
+        "{error}"
+    );
 }
 
 proptest! {

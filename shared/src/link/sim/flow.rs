@@ -50,6 +50,21 @@ pub enum Taken {
     Nothing,
 }
 
+/// A loss that is being repaired.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recovery {
+    /// Over when this offset is acknowledged.
+    until: u64,
+    /// The window to come down to, and what was in flight at the beginning, bytes.
+    target: u64,
+    from: u64,
+    /// Since the beginning, bytes.
+    delivered: u64,
+    sent: u64,
+    /// May be sent now, bytes.
+    allowance: u64,
+}
+
 /// What becomes of an acknowledgement.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
@@ -87,10 +102,11 @@ pub(super) struct Flow {
     acked: u64,
     delivered_seen: u64,
     flight: u64,
-    /// Dropped at the queue, not yet noticed by the sender.
-    lost: VecDeque<Stretch>,
+    /// Dropped at the queue, not yet noticed by the sender; with the offset beyond which an arrival
+    /// shows it.
+    lost: VecDeque<(Stretch, u64)>,
     resend: VecDeque<Stretch>,
-    recovery_until: u64,
+    recovery: Recovery,
     last_heard: u64,
     pub(super) timer_set: bool,
     /// In a lane's list of senders that wait for room.
@@ -133,7 +149,7 @@ impl Flow {
             flight: 0,
             lost: VecDeque::new(),
             resend: VecDeque::new(),
-            recovery_until: 0,
+            recovery: Recovery::default(),
             last_heard: 0,
             timer_set: false,
             waiting: false,
@@ -215,6 +231,9 @@ impl Flow {
         };
         let length = stretch.end - stretch.start;
         match &self.window {
+            Some(_) if self.flight > 0 && self.is_recovering() => {
+                (length <= self.recovery.allowance).then_some(stretch)
+            }
             Some(window) if self.flight > 0 => {
                 let allowed = window.segments() * f64::from(self.mss);
                 ((self.flight + length) as f64 <= allowed).then_some(stretch)
@@ -234,10 +253,14 @@ impl Flow {
         if self.resend.front().is_some_and(|first| first.start == stretch.start) {
             self.resend.pop_front();
         }
+        let length = stretch.end - stretch.start;
+        self.recovery.allowance = self.recovery.allowance.saturating_sub(length);
+        self.recovery.sent += length;
         self.sent = self.sent.max(stretch.end);
-        self.flight += stretch.end - stretch.start;
+        self.flight += length;
         if dropped {
-            self.lost.push_back(stretch);
+            // What was sent again is missed only when something sent after it has arrived.
+            self.lost.push_back((stretch, self.sent));
         }
     }
 
@@ -250,13 +273,15 @@ impl Flow {
         self.acked = self.acked.max(ack.next);
         self.last_heard = now;
         let reach = DUP_THRESH * u64::from(self.mss);
-        while self.lost.front().is_some_and(|hole| hole.end + reach <= ack.highest) {
+        while self.lost.front().is_some_and(|(_, beyond)| beyond + reach <= ack.highest) {
             self.notice_loss();
         }
+        if self.is_recovering() {
+            self.recover(fresh);
+            return;
+        }
         let mss = f64::from(self.mss);
-        if let Some(window) = &mut self.window
-            && self.acked >= self.recovery_until
-        {
+        if let Some(window) = &mut self.window {
             window.on_ack(Ack {
                 now,
                 segments: fresh as f64 / mss,
@@ -270,15 +295,39 @@ impl Flow {
 
     /// The first dropped stretch is missed: it goes out again, and the window shrinks once a flight.
     fn notice_loss(&mut self) {
-        let Some(hole) = self.lost.pop_front() else { return };
+        let Some((hole, _)) = self.lost.pop_front() else { return };
+        if !self.is_recovering()
+            && let Some(window) = &mut self.window
+        {
+            window.on_loss();
+            let target = (window.segments() * f64::from(self.mss)) as u64;
+            // The first one goes out at once.
+            let allowance = u64::from(self.mss);
+            let from = self.flight.max(1);
+            self.recovery =
+                Recovery { until: self.sent, target, from, delivered: 0, sent: 0, allowance };
+        }
         self.flight = self.flight.saturating_sub(hole.end - hole.start);
         self.resend.push_back(hole);
-        if hole.start >= self.recovery_until {
-            self.recovery_until = self.sent;
-            if let Some(window) = &mut self.window {
-                window.on_loss();
-            }
-        }
+    }
+
+    fn is_recovering(&self) -> bool {
+        self.acked < self.recovery.until
+    }
+
+    /// Proportional rate reduction (RFC 6937 section 3.1): what may be sent for `fresh` delivered bytes,
+    /// so that what is sent again does not hit the full queue in one burst.
+    fn recover(&mut self, fresh: u64) {
+        let recovery = &mut self.recovery;
+        recovery.delivered += fresh;
+        recovery.allowance = if self.flight > recovery.target {
+            let share = u128::from(recovery.delivered) * u128::from(recovery.target);
+            let due = share.div_ceil(u128::from(recovery.from)) as u64;
+            due.saturating_sub(recovery.sent)
+        } else {
+            let caught_up = recovery.delivered.saturating_sub(recovery.sent).max(fresh);
+            (caught_up + u64::from(self.mss)).min(recovery.target - self.flight)
+        };
     }
 
     /// When the sender gives up waiting for acknowledgements of what was dropped.
@@ -297,6 +346,7 @@ impl Flow {
         while !self.lost.is_empty() {
             self.notice_loss();
         }
+        self.recovery.allowance = self.recovery.allowance.max(u64::from(self.mss));
         true
     }
 

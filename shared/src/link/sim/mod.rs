@@ -31,18 +31,18 @@ use std::{
 
 use bytes::Bytes;
 
-pub use self::{
-    flow::{Failure, Taken},
-    lane::LaneCounters,
-    packet::FlowId,
-    scheduler::Scheduler,
-};
 use self::{
     flow::{Answer, Flow, Stretch},
     lane::Lane,
     packet::{AckPacket, Kind, Packet},
     scheduler::{Candidate, Server},
     window::Window,
+};
+pub use self::{
+    flow::{Failure, Taken},
+    lane::LaneCounters,
+    packet::FlowId,
+    scheduler::Scheduler,
 };
 use super::{
     nr::Way,
@@ -491,13 +491,26 @@ impl Network {
         if lane.is_empty() {
             server.deactivate(index);
         }
-        let turn = if lane.has_room(TURN_BYTES) { lane.waiting.pop_front() } else { None };
         self.arm_arrival(way, index);
-        if let Some(id) = turn {
+        self.take_turns(way, index, start);
+    }
+
+    /// Lets flows that wait for room send, until there is none: some of them may be gone by now.
+    fn take_turns(&mut self, way: Way, index: usize, now: u64) {
+        let mut turns = match &self.devices[index] {
+            Some(device) => device.lanes[way as usize].waiting.len(),
+            None => 0,
+        };
+        while turns > 0
+            && let Some(device) = &mut self.devices[index]
+            && device.lanes[way as usize].has_room(TURN_BYTES)
+            && let Some(id) = device.lanes[way as usize].waiting.pop_front()
+        {
+            turns -= 1;
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.waiting = false;
             }
-            self.pump(id, start);
+            self.pump(id, now);
         }
     }
 

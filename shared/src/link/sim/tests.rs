@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::link::{
     profile::{Direction, Harq, Jitter, Outage},
+    trace::{AtEnd, Trace},
     whatif::{Connection, Transfer, WhatIf},
 };
 
@@ -14,8 +15,14 @@ use crate::link::{
 fn plain(rate_bps: u64, delay_ms: f64) -> Profile {
     let mut profile = Profile::builtin("none").expect("built in");
     let queue_bytes = 200_000;
-    let direction =
-        Direction { rate_bps, delay_ms, jitter: Jitter::None, queue_bytes, burst_bytes: 0, harq: None };
+    let direction = Direction {
+        rate_bps,
+        delay_ms,
+        jitter: Jitter::None,
+        queue_bytes,
+        burst_bytes: 0,
+        harq: None,
+    };
     (profile.uplink, profile.downlink) = (direction.clone(), direction);
     profile.packet.overhead_bytes = 0;
     profile.transport = Transport::Open;
@@ -248,7 +255,11 @@ fn a_cell_is_shared_fairly_and_entirely() {
 
 #[test]
 fn round_robin_shares_airtime_and_not_bytes() {
-    let got = shares(Scheduler::RoundRobin, &[plain(100_000_000, 5.0), plain(10_000_000, 5.0)], Way::Uplink);
+    let got = shares(
+        Scheduler::RoundRobin,
+        &[plain(100_000_000, 5.0), plain(10_000_000, 5.0)],
+        Way::Uplink,
+    );
     close(got[0] / got[1], 10.0, 0.02);
     close(got[0], 100e6 / 8.0 * 2.5, 0.02);
 }
@@ -273,7 +284,7 @@ fn a_network_that_stopped_for_good_can_be_left() {
     let mut stopped = plain(1_000_000, 1.0);
     // One bit a second after the first one: as good as dead.
     let dead = "time_s,uplink_bps,downlink_bps,rtt_ms\n0,1000000,1000000,2\n1,1,1,2\n";
-    let trace = crate::link::trace::Trace::parse_csv("dead", dead, crate::link::trace::AtEnd::Hold);
+    let trace = Trace::parse_csv("dead", dead, AtEnd::Hold);
     stopped.trace = Some(std::sync::Arc::new(trace.expect("valid")));
     let mut lab = WhatIf::new(Scheduler::RoundRobin);
     let device = lab.join(&stopped, 1);
@@ -286,6 +297,75 @@ fn a_network_that_stopped_for_good_can_be_left() {
     lab.run_until(&[], lab.now() + Duration::from_secs(1));
     let left = lab.status(device).uplink;
     assert_eq!((left.queue_bytes, left.delivered_bytes), (0, left.accepted_bytes));
+}
+
+/// A saturated link delivers what the trace has, in each 100 ms.
+#[test]
+fn a_trace_is_reproduced() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/traces/");
+    let path = |name: &str| std::path::PathBuf::from(format!("{folder}{name}"));
+    let csv = |name: &str| Trace::read_csv(&path(name), AtEnd::Loop).expect("committed");
+    let pair =
+        Trace::read_mahimahi(&path("lowband-drive.up"), &path("lowband-drive.down"), AtEnd::Loop);
+    for trace in [csv("midband-walk.csv"), csv("mmwave-walk.csv"), pair.expect("committed")] {
+        let mut profile = plain(0, 0.0);
+        profile.trace = Some(std::sync::Arc::new(Trace { rtt: None, ..trace.clone() }));
+        let (mut lab, device, connection) = lab(&profile, 1);
+        let ways = [Way::Uplink, Way::Downlink];
+        let bulk = ways.map(|way| Transfer { connection, way, bytes: u64::MAX });
+        let mut before = [0, 0];
+        for window in 1..=700u64 {
+            lab.run_until(&bulk, Duration::from_millis(100 * window));
+            let status = lab.status(device);
+            let now = [status.uplink.delivered_bytes, status.downlink.delivered_bytes];
+            let (from, to) = (100_000_000 * (window - 1), 100_000_000 * window);
+            for (way, curve) in [(0, &trace.uplink), (1, &trace.downlink)] {
+                let expected = curve.bytes(from, to) as f64;
+                let got = (now[way] - before[way]) as f64;
+                // A packet may be under way at either end of the window.
+                assert!(
+                    (got - expected).abs() <= 0.02 * expected + 1_500.0,
+                    "{} way {way} window {window}: {got} of {expected}",
+                    trace.name
+                );
+            }
+            before = now;
+        }
+    }
+}
+
+#[test]
+fn slots_and_grants_shape_the_time_of_a_byte() {
+    let midband = Profile::builtin("5g-midband").expect("built in");
+    let trips = |mut profile: Profile| {
+        profile.uplink.harq = None;
+        profile.downlink.harq = None;
+        let (mut lab, _, connection) = lab(&profile, 1);
+        let mut trips: Vec<f64> = (0..500)
+            .map(|_| {
+                lab.sleep(Duration::from_micros(61_003));
+                lab.exchange(connection, 1, 1).expect("arrives").as_secs_f64() * 1e3
+            })
+            .collect();
+        trips.sort_by(f64::total_cmp);
+        trips
+    };
+    let granted = trips(Profile::builtin("5g-sa-configured-grant").expect("built in"));
+    let asked = trips(midband.clone());
+    let delay = midband.delay_ms();
+    // Configured: the next own slot, at most one pattern of 2.5 ms, and its symbols.
+    assert!(granted[0] >= delay && granted[499] <= delay + 2.5 + 1.5, "{granted:?}");
+    // Requests: an occasion within 2.5 ms (and a slot for it), 2 ms of grant, the next uplink slot.
+    assert!(asked[0] >= delay + 2.0 && asked[499] <= delay + 2.0 + 3.0 * 2.5, "{asked:?}");
+    assert!(asked[250] > granted[250] + 1.5, "{} {}", asked[250], granted[250]);
+    // Saturated, the uplink gets its rate within the slots that it has.
+    let mut bulk = midband;
+    bulk.uplink.harq = None;
+    bulk.transport = Transport::Open;
+    bulk.packet.overhead_bytes = 0;
+    let (mut lab, _, connection) = lab(&bulk, 1);
+    let took = up(&mut lab, connection, 60_000_000);
+    close(took, 8_000.0, 0.005);
 }
 
 #[derive(Clone, Debug)]
