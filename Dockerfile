@@ -36,10 +36,11 @@ RUN set -eu; \
     cargo build --release --locked --target "$target" -p cloud-node -p edge-node; \
     mkdir -p /out/state; \
     cp "/target/$target/release/cloud-node" "/target/$target/release/edge-node" /out/; \
-    install -m 0644 config/cleave.toml /out/cleave.toml
+    cp -r config /out/config; \
+    chmod -R a+rX,go-w /out/config
 
 FROM ${RUNTIME_IMAGE} AS runtime
-COPY --from=build /out/cleave.toml /etc/cleave/cleave.toml
+COPY --from=build /out/config/ /etc/cleave/
 # Docker gives a fresh named volume the owner of the folder it is mounted on.
 COPY --from=build --chown=65532:65532 /out/state/ /var/lib/cleave/
 ENV CLEAVE_RUNS__DIR=/var/lib/cleave
