@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use cleave_shared::{
-    checkpoint::{RunStore, WeightsId},
+    checkpoint::{Library, WeightsId},
     codec::F32,
     compute::ComputeError,
     model::{ModelError, ModelSpec},
@@ -15,7 +15,13 @@ use cleave_shared::{
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{clock::Clock, handshake::Handshake, inference::Inference, train::Trainer, weights};
+use crate::{
+    clock::Clock,
+    handshake::Handshake,
+    inference::Inference,
+    train::Trainer,
+    weights::{library_status, store_status},
+};
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -25,7 +31,7 @@ pub struct Split {
     pub handshake: Arc<Handshake>,
     pub inference: Arc<Inference>,
     pub trainer: Trainer,
-    pub store: Arc<RunStore>,
+    pub library: Arc<Library>,
     pub clock: Arc<Clock>,
     /// Largest activation, bytes.
     pub limit: usize,
@@ -41,12 +47,12 @@ impl SplitService for Split {
         let agreement = request.into_inner().agreement;
         let cut = self.handshake.check(agreement.as_ref())?;
         let stages = self.spec.stage_names().split_off(cut.split);
-        let store = self.store.clone();
+        let library = self.library.clone();
         let bound = move || {
-            let missing = weights::missing(&store, &cut.weights, &stages)?;
+            let missing = library.missing(&cut.weights, &stages).map_err(library_status)?;
             if let (WeightsId::Run { run, step }, true) = (&cut.weights, missing.is_empty()) {
                 // An edge serves these from now on; training that goes on must not remove them.
-                store.pin(run, *step).map_err(weights::store_status)?;
+                library.store().pin(run, *step).map_err(store_status)?;
             }
             Ok(missing)
         };
@@ -100,8 +106,16 @@ impl SplitService for Split {
     ) -> Result<Response<Self::FetchWeightsStream>, Status> {
         let v1::FetchWeightsRequest { weights: id, stages } = request.into_inner();
         let weights_id = parse_id(&id)?;
-        let (store, names) = (self.store.clone(), stages.clone());
-        let tensors = blocking(move || weights::stored(&store, &weights_id, &names)).await?;
+        let (library, names) = (self.library.clone(), stages.clone());
+        let tensors = blocking(move || {
+            let WeightsId::Run { run, step } = &weights_id else {
+                let text = format!("{weights_id} is not stored here: the edge has it as well");
+                return Err(Status::invalid_argument(text));
+            };
+            library.check_present(&weights_id, &names).map_err(library_status)?;
+            library.store().export(run, *step, &names).map_err(store_status)
+        })
+        .await?;
         let message =
             v1::StageWeights { weights: id, tensors: wire::encode(tensors, &F32), stages };
         let wrap = |w| v1::WeightsPart { kind: Some(v1::weights_part::Kind::Weights(w)) };
@@ -127,17 +141,15 @@ impl SplitService for Split {
             return Err(Status::invalid_argument(format!("the model has no stage {unknown:?}")));
         }
         let tensors = wire::decode(message.tensors, &F32)?;
-        let store = self.store.clone();
-        blocking(move || {
-            store.add(&run, step, &message.stages, tensors).map_err(weights::store_status)
-        })
-        .await?;
+        let store = self.library.store().clone();
+        blocking(move || store.add(&run, step, &message.stages, tensors).map_err(store_status))
+            .await?;
         Ok(Response::new(v1::StoreWeightsReply {}))
     }
 }
 
 fn parse_id(text: &str) -> Result<WeightsId, Status> {
-    text.parse().map_err(weights::store_status)
+    text.parse().map_err(store_status)
 }
 
 /// Disk work, away from the threads that serve the network.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cleave_shared::{
-    checkpoint::RunStore,
+    checkpoint::{Library, RunStore},
     compute::ComputePool,
     config::Config,
     listen::listen,
@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), String> {
     let (ending, ended) = watch::channel(false);
-    let service = service(&config, ended);
+    let service = service(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -78,12 +78,14 @@ pub async fn serve(config: Config) -> Result<(), String> {
 }
 
 /// The service and what it stands on.
-fn service(config: &Config, ended: watch::Receiver<bool>) -> Split {
+fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, String> {
     let clock = Arc::new(Clock::start());
     let handshake = Arc::new(Handshake::new(config));
     let store = Arc::new(RunStore::new(config.runs.dir.join("cloud")));
+    let library = Library::open(&config.model, store, config.weights.file.as_deref());
+    let library = Arc::new(library.map_err(|e| format!("weights.file: {e}"))?);
     let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);
-    let tails = Arc::new(Tails::new(config.model.clone(), store.clone(), config.cloud.max_tails));
+    let tails = Arc::new(Tails::new(config.model.clone(), library.clone(), config.cloud.max_tails));
     let inference = Arc::new(Inference {
         handshake: handshake.clone(),
         tails: tails.clone(),
@@ -91,16 +93,16 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Split {
         codec: config.activation_codec(),
         clock: clock.clone(),
     });
-    let trainer = Trainer::new(config, handshake.clone(), store.clone(), tails, pool, ended);
-    Split {
+    let trainer = Trainer::new(config, handshake.clone(), library.clone(), tails, pool, ended);
+    Ok(Split {
         spec: config.model.clone(),
         handshake,
         inference,
         trainer,
-        store,
+        library,
         clock,
         limit: config.cloud.max_activation_bytes,
-    }
+    })
 }
 
 /// Both versions of reflection: clients are only now moving to v1.

@@ -3,29 +3,29 @@
 use std::sync::{Arc, Mutex};
 
 use cleave_shared::{
-    checkpoint::{RunStore, WeightsId},
+    checkpoint::{Library, WeightsId},
     compute::ComputePool,
     model::{ModelSpec, Segment},
 };
 use tokio::sync::OnceCell;
 use tonic::Status;
 
-use crate::{handshake::Cut, weights};
+use crate::{handshake::Cut, weights::library_status};
 
 type Slot = Arc<OnceCell<Arc<Segment>>>;
 
 /// Least recently used tails are dropped; requests in flight keep theirs until they are done.
 pub struct Tails {
     spec: ModelSpec,
-    store: Arc<RunStore>,
+    library: Arc<Library>,
     most: usize,
     /// Most recently used last. A handful of entries: a scan is quicker than a map.
     slots: Mutex<Vec<(Cut, Slot)>>,
 }
 
 impl Tails {
-    pub fn new(spec: ModelSpec, store: Arc<RunStore>, most: usize) -> Self {
-        Self { spec, store, most, slots: Mutex::default() }
+    pub fn new(spec: ModelSpec, library: Arc<Library>, most: usize) -> Self {
+        Self { spec, library, most, slots: Mutex::default() }
     }
 
     /// The tail of this cut, built by the first request that asks for it.
@@ -43,7 +43,7 @@ impl Tails {
     pub fn forget(&self, run: &str) {
         self.slots().retain(|(cut, _)| match &cut.weights {
             WeightsId::Run { run: known, .. } => known != run,
-            WeightsId::Seed(_) => true,
+            WeightsId::Seed(_) | WeightsId::File(_) => true,
         });
     }
 
@@ -66,11 +66,11 @@ impl Tails {
     }
 
     async fn build(&self, cut: Cut, pool: &ComputePool) -> Result<Arc<Segment>, Status> {
-        let (spec, store) = (self.spec.clone(), self.store.clone());
+        let (spec, library) = (self.spec.clone(), self.library.clone());
         let built = pool.run(move || {
             let range = cut.split..spec.stage_count();
             let names = &spec.stage_names()[range.clone()];
-            let mut source = weights::source(&store, &cut.weights, names)?;
+            let mut source = library.source(&cut.weights, names).map_err(library_status)?;
             Segment::build(&spec, range, source.as_mut(), false)
                 .map_err(|e| Status::failed_precondition(format!("{}: {e}", cut.weights)))
         });

@@ -13,7 +13,6 @@ use std::{
 };
 
 use cleave_shared::{
-    checkpoint::WeightsId,
     config::{Config, ConfigArgs},
     link::Link,
 };
@@ -124,7 +123,7 @@ impl Reconfigurer {
         let weights = match pointer {
             Some(p) if p.spec_hash == own => p.weights(),
             // Trained weights of another model are not for this one.
-            _ => WeightsId::Seed(self.config.seed),
+            _ => self.deployer.initial(self.config.seed),
         };
         Ok(Target { split: self.config.split_point, weights })
     }

@@ -78,7 +78,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(channel(&config, &link)?, &config.edge.cloud);
     let pool = ComputePool::new(config.edge.threads, config.edge.queue);
-    let deployer = Deployer::new(&config, pool.clone(), client.clone());
+    let deployer = Deployer::new(&config, pool.clone(), client.clone())?;
     let (deployed, current) = watch::channel(None);
     let cloud = cloud_call(&config, client);
     let predictor = Arc::new(SplitPredictor::new(config.clone(), current, pool, cloud));

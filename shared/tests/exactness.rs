@@ -1,11 +1,12 @@
 //! A split model is the same model: bit for bit in inference, and in training as far as the order
 //! of the same additions goes.
 
+use burn::tensor::TensorData;
 use cleave_shared::{
     codec::F32,
     model::{
         LenetSpec, LoadedWeights, LossKind, MlpSpec, ModelError, ModelSpec, OptimizerSpec,
-        SeededWeights, Segment, Weights,
+        ParamSpec, SeededWeights, Segment, Weights,
     },
     tensor::HostTensor,
     wire::{self, NamedTensors},
@@ -145,14 +146,9 @@ struct Recorder {
 }
 
 impl Weights for Recorder {
-    fn values(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        fan_in: usize,
-    ) -> Result<Vec<f32>, ModelError> {
-        self.names.push(name.into());
-        self.inner.values(name, shape, fan_in)
+    fn data(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError> {
+        self.names.push(param.name.into());
+        self.inner.data(param)
     }
 }
 

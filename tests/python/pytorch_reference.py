@@ -40,25 +40,24 @@ def stages(model):
 
 
 def parameters(named):
-    """(name, parameter, whether Cleave keeps it transposed)."""
+    """Names as Cleave has them, and parameters."""
     for stage, module in named:
         for part in module.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):
-                yield f"{stage}.weight", part.weight, isinstance(part, nn.Linear)
-                yield f"{stage}.bias", part.bias, False
+                yield f"{stage}.weight", part.weight
+                yield f"{stage}.bias", part.bias
 
 
 def build(case, tensors):
     named = stages(case["model"])
     with torch.no_grad():
-        for name, parameter, transposed in parameters(named):
-            value = tensors[f"weights/{name}"]
-            parameter.copy_(value.T if transposed else value)
+        for name, parameter in parameters(named):
+            parameter.copy_(tensors[f"weights/{name}"])
     return named
 
 
 def make_optimizer(spec, named):
-    values = [p for _, p, _ in parameters(named)]
+    values = [p for _, p in parameters(named)]
     if spec["kind"] == "sgd":
         return torch.optim.SGD(values, lr=spec["learning_rate"], momentum=spec["momentum"])
     betas = (spec["beta1"], spec["beta2"])
@@ -105,8 +104,8 @@ def run(folder):
         losses.append(loss.item())
     worst["losses"] = check("losses", tensors["losses"], torch.tensor(losses), LOSS)
     worst["weights"] = max(
-        check(name, tensors[f"final/{name}"], (p.T if transposed else p).detach(), WEIGHTS)
-        for name, p, transposed in parameters(named)
+        check(name, tensors[f"final/{name}"], p.detach(), WEIGHTS)
+        for name, p in parameters(named)
     )
     shown = ", ".join(f"{what} {value:.1e}" for what, value in worst.items())
     print(f"{folder.name}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}; worst: {shown}")

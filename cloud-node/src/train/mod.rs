@@ -11,7 +11,7 @@ mod table;
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::RunStore, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
+    checkpoint::Library, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
     wire::v1,
 };
 use tokio::sync::{mpsc, watch};
@@ -34,7 +34,7 @@ struct Shared {
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
     handshake: Arc<Handshake>,
-    store: Arc<RunStore>,
+    library: Arc<Library>,
     tails: Arc<Tails>,
     pool: ComputePool,
     runs: RunTable,
@@ -47,7 +47,7 @@ impl Trainer {
     pub fn new(
         config: &Config,
         handshake: Arc<Handshake>,
-        store: Arc<RunStore>,
+        library: Arc<Library>,
         tails: Arc<Tails>,
         pool: ComputePool,
         ended: watch::Receiver<bool>,
@@ -57,7 +57,7 @@ impl Trainer {
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
             handshake,
-            store,
+            library,
             tails,
             pool,
             runs: RunTable::new(config.cloud.max_runs),

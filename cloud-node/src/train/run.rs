@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cleave_shared::{
-    checkpoint::{RunStore, WeightsId},
+    checkpoint::{Library, RunStore, WeightsId},
     model::{LoadedWeights, ModelSpec, Segment},
     session::{Admission, Holdings, Ledger, Source, TrainingSpec, agree},
     tensor::HostTensor,
@@ -15,7 +15,7 @@ use super::{Shared, run_file::RunFile};
 use crate::{
     inference::ms_since,
     service::{blocking, compute_status, model_status},
-    weights::{self, store_status},
+    weights::{library_status, store_status},
 };
 
 /// The state of a run after `ledger.live()` steps.
@@ -60,10 +60,11 @@ pub async fn open(
         checkpoints: open.checkpoints.into_iter().collect(),
     };
     let memory = held.as_ref().and_then(Run::holdings);
-    let (store, spec, id) = (shared.store.clone(), shared.spec.clone(), open.run);
+    let (library, spec, id) = (shared.library.clone(), shared.spec.clone(), open.run);
     let tails = shared.tails.clone();
     let (restored, step) = blocking(move || {
-        check_identity(&store, &id, &asked)?;
+        let store = library.store();
+        check_identity(store, &id, &asked)?;
         let cloud =
             Holdings { checkpoints: store.steps(&id), ..memory.clone().unwrap_or_default() };
         let resume = agree(&edge, &cloud);
@@ -72,7 +73,7 @@ pub async fn open(
         }
         store.drop_after(&id, resume.step).map_err(store_status)?;
         tails.forget(&id);
-        let tail = restore(&store, &spec, &asked, &id, resume.step, &training)?;
+        let tail = restore(&library, &spec, &asked, &id, resume.step, &training)?;
         let ledger = Ledger::at(resume.step);
         Ok((Some(Run { id, training, tail: Some(tail), ledger, owner }), resume.step))
     })
@@ -103,7 +104,7 @@ fn check_identity(store: &RunStore, id: &str, asked: &RunFile) -> Result<(), Sta
 }
 
 fn restore(
-    store: &RunStore,
+    library: &Library,
     spec: &ModelSpec,
     file: &RunFile,
     id: &str,
@@ -114,13 +115,13 @@ fn restore(
     let stages = &spec.stage_names()[range.clone()];
     if step == 0 {
         let weights: WeightsId = file.weights.parse().map_err(store_status)?;
-        let mut source = weights::source(store, &weights, stages)?;
+        let mut source = library.source(&weights, stages).map_err(library_status)?;
         return Segment::build(spec, range, source.as_mut(), true).map_err(model_status);
     }
     let mut weights = NamedTensors::new();
     let mut optimizers = Vec::new();
     for stage in stages {
-        let files = store.read(id, step, stage).map_err(store_status)?;
+        let files = library.store().read(id, step, stage).map_err(store_status)?;
         weights.extend(files.weights);
         optimizers.push((stage, files.optimizer));
     }
@@ -204,7 +205,8 @@ impl Run {
         }
         let tail = self.tail.as_ref().ok_or_else(broken)?;
         let state = tail.state().map_err(model_status)?;
-        let (store, run, keep) = (shared.store.clone(), self.id.clone(), shared.keep_checkpoints);
+        let (store, run, keep) =
+            (shared.library.store().clone(), self.id.clone(), shared.keep_checkpoints);
         blocking(move || {
             store.write(&run, id, &state).map_err(store_status)?;
             store.retain(&run, keep).map_err(store_status)

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{RunStore, WeightsId},
+    checkpoint::{Library, RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
-    model::{LoadedWeights, ModelSpec, SeededWeights, Segment, Weights},
-    wire::{NamedTensors, PROTOCOL_VERSION, v1::Agreement},
+    model::{ModelSpec, Segment},
+    wire::{PROTOCOL_VERSION, v1::Agreement},
 };
 
 use super::{Deployment, Target};
@@ -20,20 +20,29 @@ const CLOCK_SAMPLES: usize = 5;
 pub struct Deployer {
     spec: ModelSpec,
     codecs: [String; 2],
-    store: Arc<RunStore>,
+    library: Arc<Library>,
     pool: ComputePool,
     cloud: CloudClient,
 }
 
 impl Deployer {
-    pub fn new(config: &Config, pool: ComputePool, cloud: CloudClient) -> Self {
-        Self {
+    /// Opens the weight files; the error is one line.
+    pub fn new(config: &Config, pool: ComputePool, cloud: CloudClient) -> Result<Self, String> {
+        let store = Arc::new(RunStore::new(config.runs.dir.join("edge")));
+        let library = Library::open(&config.model, store, config.weights.file.as_deref())
+            .map_err(|e| format!("weights.file: {e}"))?;
+        Ok(Self {
             spec: config.model.clone(),
             codecs: [config.codec.activation.clone(), config.codec.gradient.clone()],
-            store: Arc::new(RunStore::new(config.runs.dir.join("edge"))),
+            library: Arc::new(library),
             pool,
             cloud,
-        }
+        })
+    }
+
+    /// See [`Library::initial`].
+    pub fn initial(&self, seed: u64) -> WeightsId {
+        self.library.initial(seed)
     }
 
     /// What both nodes have to agree on for this target.
@@ -53,26 +62,25 @@ impl Deployer {
     /// Makes the deployment of a target; the error is one line.
     pub async fn deploy(&self, target: Target) -> Result<Deployment, String> {
         self.spec.check_split(target.split).map_err(|e| e.to_string())?;
-        let head = self.bring_head(&target).await?;
+        self.bring_head(&target).await?;
         let mut agreement = self.agreement(&target);
         if target.split < self.spec.stage_count() {
             self.bind(&target, &agreement).await?;
         }
         agreement.spec.clear();
-        let head = self.build(&target, head).await?;
+        let head = self.build(&target).await?;
         if let WeightsId::Run { run, step } = &target.weights {
-            self.store.pin(run, *step).map_err(|e| e.to_string())?;
+            self.library.store().pin(run, *step).map_err(|e| e.to_string())?;
         }
         let stages = self.spec.stage_count();
         Ok(Deployment { target, stages, head: Arc::new(head), agreement })
     }
 
-    /// Weights of the head, from this node's checkpoints or from the cloud's; none for a seed.
-    async fn bring_head(&self, target: &Target) -> Result<Option<NamedTensors>, String> {
-        let WeightsId::Run { run, step } = &target.weights else { return Ok(None) };
+    /// Fetches weights of head stages that only the cloud holds.
+    async fn bring_head(&self, target: &Target) -> Result<(), String> {
+        let WeightsId::Run { run, step } = &target.weights else { return Ok(()) };
         let stages = &self.spec.stage_names()[..target.split];
-        let here = self.store.stages(run, *step).map_err(|e| e.to_string())?;
-        let absent: Vec<_> = stages.iter().filter(|s| !here.contains(*s)).cloned().collect();
+        let absent = self.library.missing(&target.weights, stages).map_err(|e| e.to_string())?;
         if !absent.is_empty() {
             let id = target.weights.to_string();
             let fetched = self.cloud.fetch_weights(&id, absent.clone()).await;
@@ -81,18 +89,10 @@ impl Deployer {
                 stages = absent.join(" "),
                 "fetched weights of stages that move to the edge"
             );
-            self.store.add(run, *step, &absent, fetched).map_err(|e| e.to_string())?;
+            let store = self.library.store();
+            store.add(run, *step, &absent, fetched).map_err(|e| e.to_string())?;
         }
-        self.read(run, *step, stages).map(Some)
-    }
-
-    fn read(&self, run: &str, step: u64, stages: &[String]) -> Result<NamedTensors, String> {
-        let mut all = NamedTensors::new();
-        for stage in stages {
-            let files = self.store.read(run, step, stage).map_err(|e| e.to_string())?;
-            all.extend(files.weights);
-        }
-        Ok(all)
+        Ok(())
     }
 
     /// The handshake; stages that the cloud lacks are given to it.
@@ -116,8 +116,7 @@ impl Deployer {
         let WeightsId::Run { run, step } = &target.weights else {
             return Err("the cloud lacks weights of a seed; it is broken".into());
         };
-        let here = self.store.stages(run, *step).map_err(|e| e.to_string())?;
-        let nowhere: Vec<_> = missing.iter().filter(|s| !here.contains(*s)).cloned().collect();
+        let nowhere = self.library.missing(&target.weights, &missing).map_err(|e| e.to_string())?;
         if !nowhere.is_empty() {
             let (id, stages) = (&target.weights, nowhere.join(", "));
             return Err(format!(
@@ -125,7 +124,8 @@ impl Deployer {
                  back the cloud's runs folder"
             ));
         }
-        let tensors = self.read(run, *step, &missing)?;
+        let tensors =
+            self.library.store().export(run, *step, &missing).map_err(|e| e.to_string())?;
         let sent = self.cloud.store_weights(&agreement.weights, missing.clone(), tensors).await;
         sent.map_err(|s| self.explain(&s))?;
         tracing::info!(
@@ -135,16 +135,16 @@ impl Deployer {
         Ok(())
     }
 
-    async fn build(&self, target: &Target, head: Option<NamedTensors>) -> Result<Segment, String> {
-        let (spec, split, id) = (self.spec.clone(), target.split, target.weights.clone());
+    async fn build(&self, target: &Target) -> Result<Segment, String> {
+        let (spec, library, target) = (self.spec.clone(), self.library.clone(), target.clone());
         let built = self.pool.run(move || {
-            let mut source: Box<dyn Weights> = match (id, head) {
-                (WeightsId::Seed(seed), _) => Box::new(SeededWeights(seed)),
-                (_, weights) => Box::new(LoadedWeights::new(weights.unwrap_or_default())),
-            };
+            let Target { split, weights } = target;
+            let stages = &spec.stage_names()[..split];
+            let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
             Segment::build(&spec, 0..split, source.as_mut(), false)
+                .map_err(|e| format!("{weights}: {e}"))
         });
-        built.await.map_err(|e| e.to_string())?.map_err(|e| format!("{}: {e}", target.weights))
+        built.await.map_err(|e| e.to_string())?
     }
 
     fn explain(&self, status: &tonic::Status) -> String {

@@ -36,7 +36,7 @@ impl Deployment {
         self.target.split == self.stages
     }
 
-    /// The model version that clients see: `seed-7` or `<run>-<step>`.
+    /// The model version that clients see: `seed-7`, `file-9f86d081` or `<run>-<step>`.
     pub fn version(&self) -> String {
         version(&self.target.weights)
     }
@@ -46,6 +46,9 @@ impl Deployment {
 pub fn version(weights: &WeightsId) -> String {
     match weights {
         WeightsId::Seed(seed) => format!("seed-{seed}"),
+        WeightsId::File(fingerprint) => {
+            format!("file-{}", &fingerprint[..8.min(fingerprint.len())])
+        }
         WeightsId::Run { run, step } => format!("{run}-{step}"),
     }
 }

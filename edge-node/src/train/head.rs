@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::RunStore,
+    checkpoint::{Library, RunStore, WeightsId},
     codec::Codec,
     compute::ComputePool,
     config::Config,
-    model::{HeadPass, LoadedWeights, ModelSpec, OptimizerSpec, SeededWeights, Segment},
+    model::{HeadPass, LoadedWeights, ModelSpec, OptimizerSpec, Segment},
     wire::{self, NamedTensors, v1},
 };
 
@@ -18,7 +18,8 @@ const QUEUE: usize = 2;
 pub struct Head {
     spec: ModelSpec,
     split: usize,
-    seed: u64,
+    initial: WeightsId,
+    library: Library,
     optimizer: OptimizerSpec,
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
@@ -38,10 +39,13 @@ pub struct Forward {
 
 impl Head {
     pub fn new(config: &Config, store: Arc<RunStore>, run: &str) -> Result<Self, String> {
+        let library = Library::open(&config.model, store.clone(), config.weights.file.as_deref())
+            .map_err(|e| format!("weights.file: {e}"))?;
         let mut head = Self {
             spec: config.model.clone(),
             split: config.split_point,
-            seed: config.seed,
+            initial: library.initial(config.seed),
+            library,
             optimizer: config.train.optimizer.clone(),
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
@@ -54,6 +58,11 @@ impl Head {
         let newest = head.store.steps(run).last().copied().unwrap_or(0);
         head.restore(newest)?;
         Ok(head)
+    }
+
+    /// What the run began with.
+    pub fn initial(&self) -> &WeightsId {
+        &self.initial
     }
 
     /// Steps taken.
@@ -92,7 +101,12 @@ impl Head {
             optimizers.push((stage, files.optimizer));
         }
         let built = match step {
-            0 => Segment::build(&self.spec, range, &mut SeededWeights(self.seed), true),
+            0 => {
+                let stages = &self.spec.stage_names()[range.clone()];
+                let source = self.library.source(&self.initial, stages);
+                let mut source = source.map_err(|e| e.to_string())?;
+                Segment::build(&self.spec, range, source.as_mut(), true)
+            }
             _ => Segment::build(&self.spec, range, &mut LoadedWeights::new(weights), true),
         };
         let mut segment = built.map_err(|e| e.to_string())?;
@@ -109,9 +123,15 @@ impl Head {
         let segment = self.take()?;
         let codec = self.activation_codec;
         let job = move || {
-            let outcome = segment.head_forward(&inputs).map(|(activation, pass)| Forward {
+            let outcome = match learn {
+                true => {
+                    segment.head_forward(&inputs).map(|(activation, pass)| (activation, Some(pass)))
+                }
+                false => segment.infer(&inputs).map(|activation| (activation, None)),
+            };
+            let outcome = outcome.map(|(activation, pass)| Forward {
                 activation: wire::encode(activation, codec),
-                pass: (learn && segment.has_parameters()).then_some(pass),
+                pass: pass.filter(|_| segment.has_parameters()),
             });
             (segment, outcome)
         };

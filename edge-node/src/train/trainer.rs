@@ -6,7 +6,6 @@ use std::{
 };
 
 use cleave_shared::{
-    checkpoint::WeightsId,
     config::Config,
     data::{Batch, BatchPlan, Dataset, Part, Split, gather},
     link::Link,
@@ -158,7 +157,7 @@ impl<'a> Trainer<'a> {
             split_point: config.split_point as u32,
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
-            weights: WeightsId::Seed(config.seed).to_string(),
+            weights: self.head.initial().to_string(),
         };
         v1::TrainOpen {
             agreement: Some(agreement),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <dir>/<run>/step-00000500/manifest.json       stages, and the SHA-256 of every file
-//!                           conv1.safetensors   weights, named <stage>.<parameter>
+//!                           conv1.safetensors   weights, by the names of the model's file
 //!                           conv1.optimizer     optimiser state, as burn serialises it
 //!             pinned                            the step that is deployed, which is not removed
 //! ```
@@ -12,11 +12,13 @@
 //! node keeps its own half, and the newest step that both hold is where training resumes.
 
 mod atomic;
+mod library;
 mod store;
 mod weights_id;
 
 pub use self::{
     atomic::write_atomic,
+    library::{Library, LibraryError},
     store::{RunStore, StageFiles},
     weights_id::{WeightsId, check_run_id},
 };
@@ -30,6 +32,6 @@ pub enum CheckpointError {
     Corrupt { path: String, problem: String },
     #[error("{0:?} is not a run id: 1 to 64 letters, digits, '-' and '_' are allowed")]
     RunId(String),
-    #[error("{0:?} is not a weights id: expected seed:NUMBER or run:ID:STEP")]
+    #[error("{0:?} is not a weights id: expected seed:NUMBER, file:FINGERPRINT or run:ID:STEP")]
     WeightsId(String),
 }

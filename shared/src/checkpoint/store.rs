@@ -74,7 +74,23 @@ impl RunStore {
         outcome
     }
 
-    /// Adds weights of whole stages, which came from the peer, to a step's folder.
+    /// Weights of these stages, named `<stage>/<parameter>`, as [`RunStore::add`] takes them.
+    pub fn export(
+        &self,
+        run: &str,
+        step: u64,
+        stages: &[String],
+    ) -> Result<NamedTensors, CheckpointError> {
+        let mut all = NamedTensors::new();
+        for stage in stages {
+            let weights = self.read(run, step, stage)?.weights;
+            all.extend(weights.into_iter().map(|(name, t)| (format!("{stage}/{name}"), t)));
+        }
+        Ok(all)
+    }
+
+    /// Adds weights of whole stages, which came from the peer, to a step's folder; they are named
+    /// `<stage>/<parameter>`.
     pub fn add(
         &self,
         run: &str,
@@ -239,14 +255,14 @@ fn corrupt(path: &Path, problem: impl ToString) -> CheckpointError {
     CheckpointError::Corrupt { path: path.display().to_string(), problem: problem.to_string() }
 }
 
-/// Groups `<stage>.<parameter>` names by stage; a stage without parameters has an empty group.
+/// Groups `<stage>/<parameter>` names by stage; a stage without parameters has an empty group.
 fn by_stage(stages: &[String], weights: NamedTensors) -> BTreeMap<String, NamedTensors> {
     let empty = stages.iter().map(|s| (s.clone(), NamedTensors::new()));
     let mut groups: BTreeMap<String, NamedTensors> = empty.collect();
     for (name, tensor) in weights {
-        let stage = name.rsplit_once('.').map_or("", |(stage, _)| stage);
+        let Some((stage, name)) = name.split_once('/') else { continue };
         if let Some(group) = groups.get_mut(stage) {
-            group.push((name, tensor));
+            group.push((name.to_string(), tensor));
         }
     }
     groups
@@ -341,7 +357,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = RunStore::new(dir.path());
         store.write("a", 1, &[state("fc1", 1.0)]).unwrap();
-        store.add("a", 1, &["conv1".into()], state("conv1", 2.0).weights).unwrap();
+        let other = RunStore::new(dir.path().join("peer"));
+        other.write("a", 1, &[state("conv1", 2.0)]).unwrap();
+        let exported = other.export("a", 1, &["conv1".into()]).unwrap();
+        assert_eq!(exported[0].0, "conv1/conv1.weight");
+        store.add("a", 1, &["conv1".into()], exported).unwrap();
+        assert_eq!(store.read("a", 1, "conv1").unwrap().weights, state("conv1", 2.0).weights);
         assert_eq!(store.stages("a", 1).unwrap(), ["conv1".into(), "fc1".into()].into());
         assert!(store.read("a", 1, "conv1").unwrap().optimizer.is_empty());
         assert!(store.read("a", 1, "fc2").is_err());

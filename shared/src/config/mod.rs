@@ -33,6 +33,7 @@ pub struct Config {
     /// Seed of initial weights, data split and batch order.
     pub seed: u64,
     pub model: ModelSpec,
+    pub weights: WeightsConfig,
     pub codec: CodecConfig,
     pub link: LinkConfig,
     pub cloud: CloudConfig,
@@ -41,6 +42,14 @@ pub struct Config {
     pub data: DataSpec,
     pub runs: RunsConfig,
     pub log: LogConfig,
+}
+
+/// What the model starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WeightsConfig {
+    /// safetensors of the whole model; without it, random weights of `seed`.
+    pub file: Option<PathBuf>,
 }
 
 /// Codecs by direction; both nodes must name the same.
@@ -154,6 +163,7 @@ impl Default for Config {
                 hidden: vec![128],
                 classes: 10,
             }),
+            weights: WeightsConfig::default(),
             codec: CodecConfig::default(),
             link: LinkConfig::default(),
             cloud: CloudConfig::default(),

@@ -1,8 +1,11 @@
 //! What flows between stages: named device tensors of rank 1 to 4.
 //!
 //! burn's rank is a const generic; a cut can carry tensors of several ranks, so [`Value`] erases it.
+//! Floats carry what is learned; integers carry token ids and masks, and have no gradient.
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{
+    AllocationProperty, DType as DeviceDType, Device, Gradients, Int, Tensor, TensorData,
+};
 use bytes::Bytes;
 
 use super::ModelError;
@@ -11,59 +14,91 @@ use crate::{
     wire::NamedTensors,
 };
 
-/// A float tensor of any supported rank.
+/// A tensor of any supported rank and kind.
 #[derive(Debug, Clone)]
 pub enum Value {
     R1(Tensor<1>),
     R2(Tensor<2>),
     R3(Tensor<3>),
     R4(Tensor<4>),
+    /// Integers such as a label or a length of each sample: `[batch]`.
+    I1(Tensor<1, Int>),
+    /// Integers such as token ids or a padding mask: `[batch, sequence]`.
+    I2(Tensor<2, Int>),
 }
 
-macro_rules! each_rank {
+macro_rules! each_kind {
     ($value:expr, $t:ident => $body:expr) => {
         match $value {
             Value::R1($t) => $body,
             Value::R2($t) => $body,
             Value::R3($t) => $body,
             Value::R4($t) => $body,
+            Value::I1($t) => $body,
+            Value::I2($t) => $body,
         }
     };
 }
 
 impl Value {
-    /// Copies a host tensor to the device: the one copy on the way in.
+    /// Hands a host tensor to the device. FP32 bytes that are aligned are used where they are; others
+    /// are copied once.
     pub fn from_host(tensor: &HostTensor, device: &Device) -> Result<Self, ModelError> {
-        let values = tensor.to_f32().map_err(|e| input_error(&e.to_string()))?;
-        let data = TensorData::new(values, tensor.shape().to_vec());
-        Ok(match tensor.shape().len() {
-            1 => Value::R1(Tensor::from_data(data, device)),
-            2 => Value::R2(Tensor::from_data(data, device)),
-            3 => Value::R3(Tensor::from_data(data, device)),
-            4 => Value::R4(Tensor::from_data(data, device)),
-            rank => return Err(input_error(&format!("rank {rank}"))),
-        })
+        let shape = tensor.shape().to_vec();
+        match tensor.dtype() {
+            DType::F32 => {
+                let rank = shape.len();
+                let data = float_data(tensor.data().clone(), shape);
+                Ok(match rank {
+                    1 => Value::R1(Tensor::from_data(data, device)),
+                    2 => Value::R2(Tensor::from_data(data, device)),
+                    3 => Value::R3(Tensor::from_data(data, device)),
+                    4 => Value::R4(Tensor::from_data(data, device)),
+                    rank => return Err(input_error(&format!("rank {rank}"))),
+                })
+            }
+            DType::I64 => {
+                let values = tensor.to_i64().map_err(|e| input_error(&e.to_string()))?;
+                let data = TensorData::new(values, shape.clone());
+                Ok(match shape.len() {
+                    1 => Value::I1(Tensor::from_data(data, device)),
+                    2 => Value::I2(Tensor::from_data(data, device)),
+                    rank => return Err(input_error(&format!("INT64 of rank {rank}"))),
+                })
+            }
+            other => Err(input_error(other.name())),
+        }
     }
 
     /// Reads the tensor's bytes; burn's buffer is handed on, not copied again.
     pub fn into_host(self) -> HostTensor {
         let shape = self.dims();
-        let data = each_rank!(self, t => t.into_data());
+        let integers = self.is_int();
+        let data = each_kind!(self, t => t.into_data());
+        if integers {
+            let values: Vec<i64> = data.iter::<i64>().collect();
+            return HostTensor::from_i64(shape, &values);
+        }
         let bytes = Bytes::from_owner(DeviceBytes(data.into_bytes()));
         HostTensor::new(DType::F32, shape, bytes).expect("burn's f32 data fills its shape")
     }
 
     pub fn dims(&self) -> Vec<usize> {
-        each_rank!(self, t => t.dims().to_vec())
+        each_kind!(self, t => t.dims().to_vec())
     }
 
-    /// The same tensor as a leaf of the autodiff graph.
+    pub fn is_int(&self) -> bool {
+        matches!(self, Value::I1(_) | Value::I2(_))
+    }
+
+    /// The same tensor as a leaf of the autodiff graph; integers stay as they are.
     pub fn require_grad(self) -> Self {
         match self {
             Value::R1(t) => Value::R1(t.require_grad()),
             Value::R2(t) => Value::R2(t.require_grad()),
             Value::R3(t) => Value::R3(t.require_grad()),
             Value::R4(t) => Value::R4(t.require_grad()),
+            int => int,
         }
     }
 
@@ -74,6 +109,7 @@ impl Value {
             Value::R2(t) => Value::R2(t.grad(grads)?),
             Value::R3(t) => Value::R3(t.grad(grads)?),
             Value::R4(t) => Value::R4(t.grad(grads)?),
+            Value::I1(_) | Value::I2(_) => return None,
         })
     }
 
@@ -90,6 +126,21 @@ impl Value {
     }
 }
 
+/// FP32 data over little-endian bytes: the bytes themselves where they are aligned for `f32`, as those
+/// of a mapped file or of a whole message are, else a copy.
+pub(super) fn float_data(bytes: Bytes, shape: Vec<usize>) -> TensorData {
+    let aligned = bytes.as_ptr().align_offset(align_of::<f32>()) == 0;
+    let bytes = match aligned && cfg!(target_endian = "little") {
+        true => burn::tensor::Bytes::from_shared(bytes, AllocationProperty::Other),
+        false => {
+            let quads = bytes.chunks_exact(4);
+            let values = quads.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            burn::tensor::Bytes::from_elems(values.collect::<Vec<f32>>())
+        }
+    };
+    TensorData::from_bytes(bytes, shape, DeviceDType::F32)
+}
+
 struct DeviceBytes(burn::tensor::Bytes);
 
 impl AsRef<[u8]> for DeviceBytes {
@@ -101,7 +152,7 @@ impl AsRef<[u8]> for DeviceBytes {
 fn input_error(found: &str) -> ModelError {
     ModelError::Input {
         stage: "input".into(),
-        expected: "FP32 of rank 1 to 4".into(),
+        expected: "FP32 of rank 1 to 4 or INT64 of rank 1 or 2".into(),
         found: found.into(),
     }
 }
@@ -128,6 +179,38 @@ impl Activation {
         self.0.into_iter().map(|(n, v)| (n, v.into_host())).collect()
     }
 
+    /// Takes the tensor with this name out; `stage` is who asks.
+    pub fn take(&mut self, stage: &str, name: &str) -> Result<Value, ModelError> {
+        match self.0.iter().position(|(n, _)| n == name) {
+            Some(i) => Ok(self.0.remove(i).1),
+            None => Err(ModelError::Input {
+                stage: stage.into(),
+                expected: format!("a tensor named {name:?}"),
+                found: format!("{:?}", self.names()),
+            }),
+        }
+    }
+
+    /// Takes the tensor with this name out, if there is one.
+    pub fn take_optional(&mut self, name: &str) -> Option<Value> {
+        let i = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.remove(i).1)
+    }
+
+    /// Adds a tensor behind the others.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.0.push((name.into(), value));
+        self
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(n, _)| n.as_str()).collect()
+    }
+
     /// The tensor of a chain model, refused if the activation is anything else.
     pub fn into_single(mut self, stage: &str) -> Result<Value, ModelError> {
         match self.0.pop() {
@@ -150,24 +233,26 @@ impl Activation {
         Self(found.collect())
     }
 
-    /// Scalar whose gradient at this activation is `upstream`; see [`Value::weighted_sum`].
+    /// Scalar whose gradient at this activation is `upstream`; see [`Value::weighted_sum`]. A tensor
+    /// that `upstream` lacks is one that the loss does not depend on, such as a mask.
     pub fn weighted_sum(self, upstream: Activation) -> Result<Tensor<1>, ModelError> {
         let mut total: Option<Tensor<1>> = None;
-        for (name, value) in self.0 {
-            let dims = value.dims();
-            let Some((_, gradient)) = upstream.0.iter().find(|(n, _)| *n == name) else {
-                return Err(ModelError::Gradient(format!("no tensor named {name:?}")));
+        for (name, gradient) in upstream.0 {
+            let Some((_, value)) = self.0.iter().find(|(n, _)| *n == name) else {
+                return Err(ModelError::Gradient(format!("{name:?} did not cross the cut")));
             };
-            if gradient.dims() != dims {
-                let found = gradient.dims();
+            let (dims, found) = (value.dims(), gradient.dims());
+            if found != dims {
                 return Err(ModelError::Gradient(format!("{name:?} is {found:?}, not {dims:?}")));
             }
-            let term = value.weighted_sum(gradient.clone()).expect("equal shapes, equal ranks");
+            let term = value.clone().weighted_sum(gradient).ok_or_else(|| {
+                ModelError::Gradient(format!("{name:?} has no gradient: it is not FP32"))
+            })?;
             total = Some(match total {
                 Some(sum) => sum + term,
                 None => term,
             });
         }
-        total.ok_or_else(|| ModelError::Gradient("the activation is empty".into()))
+        total.ok_or_else(|| ModelError::Gradient("it is empty".into()))
     }
 }

@@ -1,17 +1,16 @@
 //! The layers that the small models are made of: convolution, pooling, dense.
 
 use burn::{
-    module::{Module, Param, ParamId},
+    module::{Module, Param},
     tensor::{
-        Device, Tensor, TensorData,
+        Tensor,
         activation::relu,
         module::{conv2d, linear, max_pool2d},
         ops::{ConvOptions, MaxPoolOptions},
     },
 };
-use sha2::{Digest, Sha256};
 
-use super::{Activation, Block, ModelError, Value, Weights};
+use super::{Activation, Block, Init, ModelError, Params, Pass, Port, StagePlan, Value};
 
 /// Convolution 3×3, stride 1, padding 1, then ReLU.
 /// `[batch, in, height, width]` → `[batch, out, height, width]`
@@ -25,20 +24,20 @@ impl Conv3x3 {
     pub fn new(
         name: &str,
         channels: [usize; 2],
-        weights: &mut dyn Weights,
-        device: &Device,
+        params: &mut Params<'_>,
     ) -> Result<Self, ModelError> {
         let [input, output] = channels;
-        let mut source = Source { name, fan_in: input * 9, weights, device };
+        let init = Init::FanIn(input * 9);
         Ok(Self {
-            weight: source.param("weight", [output, input, 3, 3])?,
-            bias: source.param("bias", [output])?,
+            weight: params.param(&format!("{name}.weight"), [output, input, 3, 3], init)?,
+            bias: params.param(&format!("{name}.bias"), [output], init)?,
         })
     }
 }
 
 impl Block for Conv3x3 {
-    fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError> {
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
+        let stage = pass.stage;
         let x = rank4(stage, input)?;
         let [_, channels, _, _] = self.weight.dims();
         if x.dims()[1] != channels {
@@ -63,7 +62,8 @@ impl MaxPool {
 }
 
 impl Block for MaxPool {
-    fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError> {
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
+        let stage = pass.stage;
         let x = rank4(stage, input)?;
         let window = [self.size, self.size];
         let options = MaxPoolOptions {
@@ -81,6 +81,7 @@ impl Block for MaxPool {
 /// `[batch, ...]` → `[batch, out]`
 #[derive(Module, Debug)]
 pub struct Dense {
+    /// `[out, in]`
     weight: Param<Tensor<2>>,
     bias: Param<Tensor<1>>,
     relu: bool,
@@ -91,32 +92,33 @@ impl Dense {
         name: &str,
         features: [usize; 2],
         relu: bool,
-        weights: &mut dyn Weights,
-        device: &Device,
+        params: &mut Params<'_>,
     ) -> Result<Self, ModelError> {
         let [input, output] = features;
-        let mut source = Source { name, fan_in: input, weights, device };
+        let init = Init::FanIn(input);
         Ok(Self {
-            weight: source.param("weight", [input, output])?,
-            bias: source.param("bias", [output])?,
+            weight: params.param(&format!("{name}.weight"), [output, input], init)?,
+            bias: params.param(&format!("{name}.bias"), [output], init)?,
             relu,
         })
     }
 }
 
 impl Block for Dense {
-    fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError> {
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
+        let stage = pass.stage;
         let x: Tensor<2> = match input.into_single(stage)? {
             Value::R2(t) => t,
             Value::R3(t) => t.flatten(1, 2),
             Value::R4(t) => t.flatten(1, 3),
-            Value::R1(t) => return Err(shape_error(stage, "rank 2 or more".into(), &t.dims())),
+            other => return Err(shape_error(stage, "FP32 of rank 2 to 4".into(), &other.dims())),
         };
-        let [features, _] = self.weight.dims();
+        let [_, features] = self.weight.dims();
         if x.dims()[1] != features {
             return Err(shape_error(stage, format!("{features} features"), &x.dims()));
         }
-        let y = linear(x, self.weight.val(), Some(self.bias.val()));
+        // PyTorch's layout [out, in]; the product reads it by strides, without a copy.
+        let y = linear(x, self.weight.val().transpose(), Some(self.bias.val()));
         Ok(Value::R2(if self.relu { relu(y) } else { y }).into())
     }
 }
@@ -132,27 +134,23 @@ fn shape_error(stage: &str, expected: String, found: &[usize]) -> ModelError {
     ModelError::Input { stage: stage.into(), expected, found: format!("shape {found:?}") }
 }
 
-/// Makes the parameters of one stage from a weight source.
-struct Source<'a> {
-    name: &'a str,
-    fan_in: usize,
-    weights: &'a mut dyn Weights,
-    device: &'a Device,
+/// What crosses a cut of a chain model: one tensor `x`.
+pub(super) fn cut(shape: &[usize]) -> Vec<Port> {
+    vec![Port::float("x", shape)]
 }
 
-impl Source<'_> {
-    fn param<const D: usize>(
-        &mut self,
-        leaf: &str,
-        shape: [usize; D],
-    ) -> Result<Param<Tensor<D>>, ModelError> {
-        let name = format!("{}.{leaf}", self.name);
-        let values = self.weights.values(&name, &shape, self.fan_in)?;
-        let tensor = Tensor::from_data(TensorData::new(values, shape.to_vec()), self.device);
-        // Optimiser state is keyed by this id: derived from the name, it survives a restart.
-        let hash: [u8; 32] = Sha256::digest(name.as_bytes()).into();
-        let id = u64::from_le_bytes(hash[..8].try_into().expect("eight bytes"));
-        let tensor = if tensor.is_autodiff() { tensor.require_grad() } else { tensor };
-        Ok(Param::initialized(ParamId::from(id), tensor))
-    }
+/// `fc1..fcN`: dense layers with ReLU, the last one (the logits) without.
+pub(super) fn dense_stack(input: usize, hidden: &[usize], classes: usize) -> Vec<StagePlan> {
+    let mut widths = vec![input];
+    widths.extend(hidden);
+    widths.push(classes);
+    let last = widths.len() - 1;
+    let plan = |i: usize| {
+        let (pair, relu, name) = ([widths[i - 1], widths[i]], i != last, format!("fc{i}"));
+        let flops = 2 * pair[0] * pair[1];
+        StagePlan::new(name.clone(), cut(&[widths[i]]), flops, move |params| {
+            Dense::new(&name, pair, relu, params)
+        })
+    };
+    (1..=last).map(plan).collect()
 }

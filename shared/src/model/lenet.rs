@@ -4,10 +4,9 @@
 //! `conv1 → pool1 → conv2 → pool2 → … → fc1 → fc2 → … → logits`; every stage can be a cut.
 
 use super::{
-    ModelError,
-    blocks::{Conv3x3, Dense, MaxPool},
-    spec::{ModelFamily, StagePlan},
-    stage::BlockStage,
+    ModelFamily, Port, StagePlan,
+    blocks::{Conv3x3, MaxPool, cut, dense_stack},
+    spec::sizes_in_range,
 };
 
 /// Sizes of a LeNet.
@@ -25,15 +24,17 @@ pub struct LenetSpec {
 }
 
 impl ModelFamily for LenetSpec {
-    fn input_shape(&self) -> Vec<usize> {
-        self.input.to_vec()
+    fn inputs(&self) -> Vec<Port> {
+        vec![Port::float("input", &self.input)]
     }
 
-    fn output_shape(&self) -> Vec<usize> {
-        vec![self.classes]
+    fn outputs(&self) -> Vec<Port> {
+        vec![Port::float("logits", &[self.classes])]
     }
 
     fn check(&self) -> Result<(), String> {
+        let sizes = self.input.iter().chain(&self.channels).chain(&self.hidden).copied();
+        sizes_in_range(sizes.chain([self.classes]))?;
         let factor = 1usize << self.channels.len().min(16);
         let [_, height, width] = self.input;
         if height % factor != 0 || width % factor != 0 {
@@ -49,31 +50,18 @@ impl ModelFamily for LenetSpec {
         let mut plans = Vec::new();
         let [mut channels, mut height, mut width] = self.input;
         for (i, &out) in self.channels.iter().enumerate() {
-            let pair = [channels, out];
-            plans.push(StagePlan::new(format!("conv{}", i + 1), move |name, weights, device| {
-                Ok(BlockStage::boxed(name, Conv3x3::new(name, pair, weights, device)?))
-            }));
-            plans.push(StagePlan::new(format!("pool{}", i + 1), |name, _, _| {
-                Ok::<_, ModelError>(BlockStage::boxed(name, MaxPool::new()))
+            let name = format!("conv{}", i + 1);
+            let (pair, map) = ([channels, out], [out, height, width]);
+            let flops = 2 * 9 * channels * out * height * width;
+            plans.push(StagePlan::new(name.clone(), cut(&map), flops, move |params| {
+                Conv3x3::new(&name, pair, params)
             }));
             (channels, height, width) = (out, height / 2, width / 2);
+            let map = [channels, height, width];
+            let name = format!("pool{}", i + 1);
+            plans.push(StagePlan::new(name, cut(&map), 0, |_| Ok(MaxPool::new())));
         }
         plans.extend(dense_stack(channels * height * width, &self.hidden, self.classes));
         plans
     }
-}
-
-/// `fc1..fcN`: dense layers with ReLU, the last one (the logits) without.
-pub(super) fn dense_stack(input: usize, hidden: &[usize], classes: usize) -> Vec<StagePlan> {
-    let mut widths = vec![input];
-    widths.extend(hidden);
-    widths.push(classes);
-    let last = widths.len() - 1;
-    let plan = |i: usize| {
-        let (pair, relu) = ([widths[i - 1], widths[i]], i != last);
-        StagePlan::new(format!("fc{i}"), move |name, weights, device| {
-            Ok(BlockStage::boxed(name, Dense::new(name, pair, relu, weights, device)?))
-        })
-    };
-    (1..=last).map(plan).collect()
 }

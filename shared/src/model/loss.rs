@@ -1,21 +1,28 @@
-//! Losses on logits `[batch, classes]` and labels `[batch]`; both are means, as in PyTorch.
+//! Losses on the model's output; all are means, as in PyTorch.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 
 use super::{Activation, ModelError, Value};
-use crate::tensor::HostTensor;
+use crate::tensor::{DType, HostTensor};
+
+/// Label of a position that does not count, as in PyTorch and Hugging Face.
+pub const IGNORED: i64 = -100;
 
 /// Which loss trains the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
-    /// Mean negative log-likelihood of the softmax.
+    /// Mean negative log-likelihood of the softmax over logits `[batch, classes]` with labels
+    /// `[batch]`, or `[batch, sequence, classes]` with labels `[batch, sequence]`; [`IGNORED`] labels
+    /// do not count.
     CrossEntropy,
-    /// Mean squared difference to the one-hot label, over batch and classes.
+    /// Mean squared difference to FP32 labels of the output's shape, or to the one-hot vector of
+    /// INT64 labels.
     Mse,
 }
 
-/// Loss of a batch and how many of its samples were classified right.
+/// Loss of a batch and how many of its samples (positions of a sequence) were classified right; 0
+/// where labels are not classes.
 pub struct LossOutput {
     pub loss: Tensor<1>,
     pub correct: u64,
@@ -28,38 +35,95 @@ impl LossKind {
         labels: &HostTensor,
         device: &Device,
     ) -> Result<LossOutput, ModelError> {
-        let logits = match output.into_single("loss")? {
-            Value::R2(t) => t,
+        let output = output.into_single("loss")?;
+        if labels.dtype() == DType::F32 {
+            return self.regression(output, labels, device);
+        }
+        let (logits, rows) = match output {
+            Value::R2(t) => {
+                let rows = vec![t.dims()[0]];
+                (t, rows)
+            }
+            Value::R3(t) => {
+                let [batch, sequence, classes] = t.dims();
+                (t.reshape([batch * sequence, classes]), vec![batch, sequence])
+            }
             other => {
                 let found = other.dims();
-                return Err(ModelError::Labels(format!("logits are {found:?}, not rank 2")));
+                return Err(ModelError::Labels(format!("logits are {found:?}, not rank 2 or 3")));
             }
         };
-        let labels = checked_labels(labels, logits.dims())?;
+        let labels = checked_labels(labels, &rows, logits.dims()[1])?;
         let correct = count_correct(&logits, &labels);
-        let [batch, classes] = logits.dims();
-        let index: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(labels.clone(), [batch, 1]), device);
         let loss = match self {
-            LossKind::CrossEntropy => log_softmax(logits, 1).gather(1, index).mean().neg(),
+            LossKind::CrossEntropy => cross_entropy(logits, &labels, device)?,
             LossKind::Mse => {
-                let target = TensorData::new(one_hot(&labels, classes), [batch, classes]);
-                let difference = logits - Tensor::<2>::from_data(target, device);
-                (difference.clone() * difference).mean()
+                let [rows, classes] = logits.dims();
+                let target = TensorData::new(one_hot(&labels, classes), [rows, classes]);
+                mean_square(logits - Tensor::<2>::from_data(target, device))
             }
         };
         Ok(LossOutput { loss, correct })
     }
+
+    fn regression(
+        self,
+        output: Value,
+        labels: &HostTensor,
+        device: &Device,
+    ) -> Result<LossOutput, ModelError> {
+        if self != LossKind::Mse {
+            return Err(ModelError::Labels("FP32 labels need the loss mse".into()));
+        }
+        if labels.shape() != output.dims() {
+            let (found, expected) = (labels.shape(), output.dims());
+            return Err(ModelError::Labels(format!("shape {found:?} for outputs {expected:?}")));
+        }
+        let loss = match (output, Value::from_host(labels, device)?) {
+            (Value::R2(a), Value::R2(b)) => mean_square(a - b),
+            (Value::R3(a), Value::R3(b)) => mean_square(a - b),
+            _ => return Err(ModelError::Labels("FP32 labels must have rank 2 or 3".into())),
+        };
+        Ok(LossOutput { loss, correct: 0 })
+    }
 }
 
-fn checked_labels(labels: &HostTensor, logits: [usize; 2]) -> Result<Vec<i64>, ModelError> {
-    let [batch, classes] = logits;
-    if labels.shape() != [batch] || batch == 0 {
+fn mean_square<const D: usize>(difference: Tensor<D>) -> Tensor<1> {
+    (difference.clone() * difference).mean()
+}
+
+fn cross_entropy(
+    logits: Tensor<2>,
+    labels: &[i64],
+    device: &Device,
+) -> Result<Tensor<1>, ModelError> {
+    let counted = labels.iter().filter(|&&l| l != IGNORED).count();
+    if counted == 0 {
+        return Err(ModelError::Labels("every label is to be ignored".into()));
+    }
+    let rows = labels.len();
+    let index: Vec<i64> = labels.iter().map(|&l| l.max(0)).collect();
+    let index: Tensor<2, Int> = Tensor::from_data(TensorData::new(index, [rows, 1]), device);
+    let picked = log_softmax(logits, 1).gather(1, index);
+    if counted == rows {
+        return Ok(picked.mean().neg());
+    }
+    let weight: Vec<f32> = labels.iter().map(|&l| f32::from(l != IGNORED)).collect();
+    let weight = Tensor::<2>::from_data(TensorData::new(weight, [rows, 1]), device);
+    Ok((picked * weight).sum().neg().div_scalar(counted as f32))
+}
+
+fn checked_labels(
+    labels: &HostTensor,
+    rows: &[usize],
+    classes: usize,
+) -> Result<Vec<i64>, ModelError> {
+    if labels.shape() != rows || rows.contains(&0) {
         let found = labels.shape();
-        return Err(ModelError::Labels(format!("shape {found:?} for a batch of {batch}")));
+        return Err(ModelError::Labels(format!("shape {found:?} for a batch of {rows:?}")));
     }
     let values = labels.to_i64().map_err(|e| ModelError::Labels(e.to_string()))?;
-    match values.iter().find(|&&v| v < 0 || v >= classes as i64) {
+    match values.iter().find(|&&v| v != IGNORED && (v < 0 || v >= classes as i64)) {
         Some(bad) => Err(ModelError::Labels(format!("{bad} is not in 0..{classes}"))),
         None => Ok(values),
     }
@@ -67,7 +131,7 @@ fn checked_labels(labels: &HostTensor, logits: [usize; 2]) -> Result<Vec<i64>, M
 
 fn one_hot(labels: &[i64], classes: usize) -> Vec<f32> {
     let mut values = vec![0.0; labels.len() * classes];
-    for (row, &label) in labels.iter().enumerate() {
+    for (row, &label) in labels.iter().enumerate().filter(|(_, l)| **l != IGNORED) {
         values[row * classes + label as usize] = 1.0;
     }
     values

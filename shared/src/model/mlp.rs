@@ -1,9 +1,6 @@
 //! Multi-layer perceptron: dense layers with ReLU, the last one without.
 
-use super::{
-    lenet::dense_stack,
-    spec::{ModelFamily, StagePlan},
-};
+use super::{ModelFamily, Port, StagePlan, blocks::dense_stack, spec::sizes_in_range};
 
 /// Sizes of an MLP.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -18,16 +15,17 @@ pub struct MlpSpec {
 }
 
 impl ModelFamily for MlpSpec {
-    fn input_shape(&self) -> Vec<usize> {
-        self.input.to_vec()
+    fn inputs(&self) -> Vec<Port> {
+        vec![Port::float("input", &self.input)]
     }
 
-    fn output_shape(&self) -> Vec<usize> {
-        vec![self.classes]
+    fn outputs(&self) -> Vec<Port> {
+        vec![Port::float("logits", &[self.classes])]
     }
 
     fn check(&self) -> Result<(), String> {
-        Ok(())
+        let sizes = self.input.iter().chain(&self.hidden).copied();
+        sizes_in_range(sizes.chain([self.classes]))
     }
 
     fn stages(&self) -> Vec<StagePlan> {

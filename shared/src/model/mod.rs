@@ -12,6 +12,9 @@ mod lenet;
 pub mod loss;
 mod mlp;
 mod optimizer;
+mod params;
+mod pass;
+mod port;
 mod segment;
 mod spec;
 mod stage;
@@ -23,10 +26,13 @@ pub use self::{
     loss::LossKind,
     mlp::MlpSpec,
     optimizer::OptimizerSpec,
-    segment::{HeadPass, Segment, StageState, TailStep},
+    params::{Init, ParamSpec, Params, param_id},
+    pass::{BufferUpdates, Mode, Pass, StageCache},
+    port::{Dim, Port},
+    segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
-    weights::{LoadedWeights, SeededWeights, Weights},
+    weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
 };
 
 /// Why a model could not be built or run on this input.

@@ -5,9 +5,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Gradients};
 
-use super::{Activation, LossKind, ModelError, ModelSpec, OptimizerSpec, Stage, Weights};
+use super::{
+    Activation, BufferUpdates, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec, Pass, Stage,
+    StageCache, Weights,
+};
 use crate::{tensor::HostTensor, wire::NamedTensors};
 
 /// Stages `range` of a model, on one device.
@@ -17,11 +20,21 @@ pub struct Segment {
 }
 
 /// A head's forward pass, kept until the gradient comes back.
-pub struct HeadPass(Activation);
+pub struct HeadPass {
+    output: Activation,
+    updates: BufferUpdates,
+}
+
+/// What a segment keeps while it generates one sequence step by step.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentCache {
+    stages: Vec<StageCache>,
+}
 
 /// What one training step of a tail gives.
 pub struct TailStep {
     pub loss: f32,
+    /// Right answers; see [`super::loss::LossOutput`].
     pub correct: u64,
     /// Gradient at the cut; empty if it was not wanted.
     pub gradient: NamedTensors,
@@ -46,7 +59,7 @@ impl Segment {
         self.stages.iter().map(|s| s.name().to_string()).collect()
     }
 
-    /// All parameters, named `<stage>.<parameter>`.
+    /// All parameters and buffers by name.
     pub fn weights(&self) -> NamedTensors {
         self.stages.iter().flat_map(|s| s.weights()).collect()
     }
@@ -58,20 +71,47 @@ impl Segment {
 
     /// Inference on host tensors.
     pub fn infer(&self, input: &NamedTensors) -> Result<NamedTensors, ModelError> {
-        Ok(self.run(Activation::from_host(input, &self.device)?)?.into_host())
+        let input = Activation::from_host(input, &self.device)?;
+        Ok(self.run(input, Mode::Eval, &mut BufferUpdates::default())?.into_host())
     }
 
-    fn run(&self, input: Activation) -> Result<Activation, ModelError> {
-        self.stages.iter().try_fold(input, |x, stage| stage.forward(x))
+    fn run(
+        &self,
+        input: Activation,
+        mode: Mode,
+        updates: &mut BufferUpdates,
+    ) -> Result<Activation, ModelError> {
+        self.stages.iter().try_fold(input, |x, stage| {
+            stage.forward(x, &mut Pass { stage: stage.name(), mode, cache: None, updates })
+        })
     }
 
-    /// Forward pass of a head: the smashed data to send, and the pass to finish later.
+    /// The next positions of a sequence; what came before is in `cache`, which is new for a new one.
+    pub fn infer_next(
+        &self,
+        input: &NamedTensors,
+        cache: &mut SegmentCache,
+    ) -> Result<NamedTensors, ModelError> {
+        let mut x = Activation::from_host(input, &self.device)?;
+        cache.stages.resize_with(self.stages.len(), StageCache::default);
+        let mut updates = BufferUpdates::default();
+        for (stage, cache) in self.stages.iter().zip(&mut cache.stages) {
+            let (mode, updates) = (Mode::Eval, &mut updates);
+            let mut pass = Pass { stage: stage.name(), mode, cache: Some(cache), updates };
+            x = stage.forward(x, &mut pass)?;
+        }
+        Ok(x.into_host())
+    }
+
+    /// Forward pass of a head in training: the smashed data to send, and the pass to finish later.
     pub fn head_forward(
         &self,
         input: &NamedTensors,
     ) -> Result<(NamedTensors, HeadPass), ModelError> {
-        let output = self.run(Activation::from_host(input, &self.device)?)?;
-        Ok((output.clone().into_host(), HeadPass(output)))
+        let mut updates = BufferUpdates::default();
+        let input = Activation::from_host(input, &self.device)?;
+        let output = self.run(input, Mode::Train, &mut updates)?;
+        Ok((output.clone().into_host(), HeadPass { output, updates }))
     }
 
     /// Backward pass of a head from the cut-layer gradient, and the optimiser's step.
@@ -82,8 +122,8 @@ impl Segment {
         optimizer: &OptimizerSpec,
     ) -> Result<(), ModelError> {
         let upstream = Activation::from_host(gradient, &self.device)?;
-        let mut grads = pass.0.weighted_sum(upstream)?.backward();
-        self.stages.iter_mut().for_each(|s| s.step(optimizer, &mut grads));
+        let mut grads = pass.output.weighted_sum(upstream)?.backward();
+        self.commit(optimizer, &mut grads, &pass.updates);
         Ok(())
     }
 
@@ -98,13 +138,27 @@ impl Segment {
     ) -> Result<TailStep, ModelError> {
         let input = Activation::from_host(activation, &self.device)?;
         let input = if want_gradient { input.require_grad() } else { input };
-        let output = loss.compute(self.run(input.clone())?, labels, &self.device)?;
+        let mut updates = BufferUpdates::default();
+        let output = self.run(input.clone(), Mode::Train, &mut updates)?;
+        let output = loss.compute(output, labels, &self.device)?;
         let value = output.loss.clone().into_scalar::<f32>();
         let mut grads = output.loss.backward();
         let gradient =
             if want_gradient { input.grads(&grads).into_host() } else { NamedTensors::new() };
-        self.stages.iter_mut().for_each(|s| s.step(optimizer, &mut grads));
+        self.commit(optimizer, &mut grads, &updates);
         Ok(TailStep { loss: value, correct: output.correct, gradient })
+    }
+
+    fn commit(
+        &mut self,
+        optimizer: &OptimizerSpec,
+        grads: &mut Gradients,
+        updates: &BufferUpdates,
+    ) {
+        for stage in &mut self.stages {
+            stage.step(optimizer, grads);
+            stage.commit(updates);
+        }
     }
 
     /// Loss and number of right answers, without an update.
@@ -114,7 +168,8 @@ impl Segment {
         labels: &HostTensor,
         loss: LossKind,
     ) -> Result<(f32, u64), ModelError> {
-        let output = self.run(Activation::from_host(activation, &self.device)?)?;
+        let input = Activation::from_host(activation, &self.device)?;
+        let output = self.run(input, Mode::Eval, &mut BufferUpdates::default())?;
         let output = loss.compute(output, labels, &self.device)?;
         Ok((output.loss.into_scalar::<f32>(), output.correct))
     }

@@ -3,28 +3,34 @@
 //! [`Block`] is what a model file writes: a burn module with a forward pass. [`Stage`] is the
 //! object-safe form that a segment holds, so that a new block needs no central enum.
 
+use std::collections::HashMap;
+
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
     tensor::{Gradients, Tensor},
 };
 
-use super::{Activation, ModelError, OptimizerSpec, Value};
+use super::{
+    Activation, BufferUpdates, ModelError, OptimizerSpec, Pass, Value, params::ParamNames,
+};
 use crate::{tensor::HostTensor, wire::NamedTensors};
 
 /// The computation of a stage. `forward` refuses an activation of the wrong names, rank or shape.
 pub trait Block: Module + Sync + 'static {
-    fn forward(&self, stage: &str, input: Activation) -> Result<Activation, ModelError>;
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError>;
 }
 
 /// A block with a name and an optimiser, behind one object type.
 pub trait Stage: Send + Sync {
     fn name(&self) -> &str;
-    fn forward(&self, input: Activation) -> Result<Activation, ModelError>;
-    /// Parameters named `<stage>.<parameter>`.
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError>;
+    /// Parameters and buffers by name.
     fn weights(&self) -> NamedTensors;
     /// Applies the optimiser to the parameters that `grads` has gradients for.
     fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients);
+    /// Gives those buffers that are this stage's their new values.
+    fn commit(&mut self, updates: &BufferUpdates);
     /// Optimiser state as burn serialises it; empty before the first step.
     fn optimizer_state(&self) -> Result<Vec<u8>, ModelError>;
     fn load_optimizer_state(
@@ -37,12 +43,13 @@ pub trait Stage: Send + Sync {
 pub(super) struct BlockStage<B> {
     name: String,
     block: B,
+    names: ParamNames,
     optimizer: Option<ModuleOptimizer>,
 }
 
 impl<B: Block> BlockStage<B> {
-    pub(super) fn boxed(name: &str, block: B) -> Box<dyn Stage> {
-        Box::new(Self { name: name.into(), block, optimizer: None })
+    pub(super) fn boxed(name: &str, block: B, names: ParamNames) -> Box<dyn Stage> {
+        Box::new(Self { name: name.into(), block, names, optimizer: None })
     }
 
     fn state_error(&self, problem: impl ToString) -> ModelError {
@@ -55,12 +62,12 @@ impl<B: Block> Stage for BlockStage<B> {
         &self.name
     }
 
-    fn forward(&self, input: Activation) -> Result<Activation, ModelError> {
-        self.block.forward(&self.name, input)
+    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
+        self.block.forward(input, pass)
     }
 
     fn weights(&self) -> NamedTensors {
-        let mut collector = Collector { stage: &self.name, path: Vec::new(), found: Vec::new() };
+        let mut collector = Collector { names: &self.names, found: Vec::new() };
         self.block.visit(&mut collector);
         collector.found
     }
@@ -72,6 +79,14 @@ impl<B: Block> Stage for BlockStage<B> {
         }
         let state = self.optimizer.get_or_insert_with(|| optimizer.init());
         self.block = state.step(optimizer.learning_rate(), self.block.clone(), grads);
+    }
+
+    fn commit(&mut self, updates: &BufferUpdates) {
+        let own = updates.0.iter().filter(|(id, _)| self.names.contains_key(id));
+        let own: HashMap<_, _> = own.cloned().collect();
+        if !own.is_empty() {
+            self.block = self.block.clone().map(&mut Replace(own));
+        }
     }
 
     fn optimizer_state(&self) -> Result<Vec<u8>, ModelError> {
@@ -96,26 +111,31 @@ impl<B: Block> Stage for BlockStage<B> {
 }
 
 struct Collector<'a> {
-    stage: &'a str,
-    path: Vec<String>,
+    names: &'a ParamNames,
     found: Vec<(String, HostTensor)>,
 }
 
 impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = format!("{}.{}", self.stage, self.path.join("."));
+        let name = self.names.get(&param.id).expect("made by Params").clone();
         let data = param.val().into_data();
         let shape: Vec<usize> = data.shape().iter().copied().collect();
         let values = data.as_slice::<f32>().expect("parameters are f32");
         self.found.push((name, HostTensor::from_f32(shape, values)));
+    }
+}
+
+struct Replace(HashMap<ParamId, Tensor<1>>);
+
+impl ModuleMapper for Replace {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.remove(&param.id) {
+            Some(value) => {
+                let shape = param.dims();
+                param.map(|_| value.reshape(shape))
+            }
+            None => param,
+        }
     }
 }
 

@@ -1,0 +1,42 @@
+//! What a forward pass is beside its input: training or not, and what it leaves behind.
+
+use burn::{module::ParamId, tensor::Tensor};
+
+use super::Value;
+
+/// Whether layers behave as in training (BatchNorm by the batch's statistics) or as deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Train,
+    Eval,
+}
+
+/// New values of buffers, which take effect when the step is committed and not before: a forward pass
+/// that is repeated after a broken connection must not count twice.
+#[derive(Debug, Default)]
+pub struct BufferUpdates(pub(super) Vec<(ParamId, Tensor<1>)>);
+
+/// What a stage keeps between two calls of one generation, such as keys and values of attention.
+#[derive(Debug, Default, Clone)]
+pub struct StageCache {
+    /// Positions that came before this call.
+    pub position: usize,
+    pub tensors: Vec<Value>,
+}
+
+/// One call of one stage.
+pub struct Pass<'a> {
+    /// Name of the stage, for errors.
+    pub stage: &'a str,
+    pub mode: Mode,
+    /// Present while a sequence is generated step by step.
+    pub cache: Option<&'a mut StageCache>,
+    pub(super) updates: &'a mut BufferUpdates,
+}
+
+impl Pass<'_> {
+    /// Gives a buffer a new value once the step is committed.
+    pub fn update(&mut self, buffer: ParamId, value: Tensor<1>) {
+        self.updates.0.push((buffer, value.detach()));
+    }
+}

@@ -1,0 +1,58 @@
+//! What goes into a model, between its stages, and out: names, dtypes, shapes without the batch.
+
+use crate::tensor::DType;
+
+/// Extent of one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dim {
+    Fixed(usize),
+    /// Any extent from 1 to this, such as the length of a sequence.
+    UpTo(usize),
+}
+
+impl Dim {
+    /// The largest extent.
+    pub fn most(self) -> usize {
+        match self {
+            Dim::Fixed(n) | Dim::UpTo(n) => n,
+        }
+    }
+}
+
+/// One named tensor; the batch, which comes first, is left out of the shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<Dim>,
+}
+
+impl Port {
+    /// FP32 of fixed extents.
+    pub fn float(name: &str, shape: &[usize]) -> Self {
+        let shape = shape.iter().map(|&n| Dim::Fixed(n)).collect();
+        Self { name: name.into(), dtype: DType::F32, shape }
+    }
+
+    /// FP32 `[sequence, features...]` of any length up to `longest`.
+    pub fn sequence(name: &str, longest: usize, features: &[usize]) -> Self {
+        let rest = features.iter().map(|&n| Dim::Fixed(n));
+        let shape = std::iter::once(Dim::UpTo(longest)).chain(rest).collect();
+        Self { name: name.into(), dtype: DType::F32, shape }
+    }
+
+    /// INT64 `[sequence]` of any length up to `longest`: token ids, a padding mask.
+    pub fn tokens(name: &str, longest: usize) -> Self {
+        Self { name: name.into(), dtype: DType::I64, shape: vec![Dim::UpTo(longest)] }
+    }
+
+    /// The shape at its largest.
+    pub fn largest(&self) -> Vec<usize> {
+        self.shape.iter().map(|d| d.most()).collect()
+    }
+
+    /// Bytes of one sample at its largest.
+    pub fn bytes(&self) -> usize {
+        self.largest().iter().product::<usize>() * self.dtype.size()
+    }
+}
