@@ -15,6 +15,7 @@ mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
 mod segment;
 mod spec;
 mod stage;
