@@ -7,6 +7,7 @@ What it leaves there:
   model.safetensors      the state dict of torchvision's own class, random weights and running statistics
   expected.safetensors   input, logits                         in eval mode
                          step_inputs, step_labels              [steps, batch, ...]
+                         initial/<name>                        state dict before the training
                          <optimizer>/losses                    [steps], in train mode
                          <optimizer>/logits                    in eval mode, after the training
                          <optimizer>/final/<name>              state dict after the training
@@ -97,9 +98,12 @@ def build(spec):
     model = BUILDERS[spec["family"]](spec)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # As after a training: nothing is 0 or 1 any more.
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.0, 0.1)
+            # As after a training: nothing is 0 or 1 any more. Most channels stay on one side of the
+            # ReLU: where rounding alone decides the side, two trainings of the same model part.
+            nn.init.uniform_(module.weight, 0.2, 0.5)
+            nn.init.uniform_(module.bias, 0.5, 1.0)
+            with torch.no_grad():
+                module.bias.mul_(torch.randint(0, 2, module.bias.shape) * 2 - 1)
             module.running_mean.normal_(0.0, 0.2)
             module.running_var.uniform_(0.5, 2.0)
     return model.eval()
@@ -147,9 +151,10 @@ def main(folder):
     for name, optimizer_spec in case.get("optimizers", {}).items():
         losses, logits, final = train(spec, optimizer_spec, weights, expected)
         expected[f"{name}/losses"], expected[f"{name}/logits"] = losses, logits
-        for parameter, value in final.items():
-            if value.is_floating_point():
-                expected[f"{name}/final/{parameter}"] = value.clone()
+        for prefix, state in (("initial", weights), (f"{name}/final", final)):
+            for parameter, value in state.items():
+                if value.is_floating_point():
+                    expected[f"{prefix}/{parameter}"] = value.clone()
     expected = {name: value.contiguous() for name, value in expected.items()}
     save_file(expected, folder / "expected.safetensors")
     (folder / "facts.json").write_text(json.dumps({"flops": counter.get_total_flops()}))

@@ -9,9 +9,13 @@ use cleave_shared::{
     wire::{self, NamedTensors},
 };
 
-pub const SGD: OptimizerSpec = OptimizerSpec::Sgd { learning_rate: 0.01, momentum: 0.9 };
-pub const ADAM: OptimizerSpec =
-    OptimizerSpec::Adam { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+pub fn sgd(learning_rate: f64) -> OptimizerSpec {
+    OptimizerSpec::Sgd { learning_rate, momentum: 0.9 }
+}
+
+pub fn adam(learning_rate: f64) -> OptimizerSpec {
+    OptimizerSpec::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+}
 
 /// Stages `range`, with weights from the file.
 pub fn segment(
