@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    AlexnetSpec, Block, LenetSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec,
+    Stage, VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -91,6 +92,10 @@ macro_rules! families {
 families! {
     Lenet(LenetSpec) = "lenet",
     Mlp(MlpSpec) = "mlp",
+    Alexnet(AlexnetSpec) = "alexnet",
+    Vgg(VggSpec) = "vgg",
+    Resnet(ResnetSpec) = "resnet",
+    MobilenetV2(MobilenetV2Spec) = "mobilenetv2",
 }
 
 impl ModelSpec {
