@@ -9,12 +9,15 @@
 mod activation;
 mod blocks;
 mod lenet;
+mod linear_regression;
 pub mod loss;
 mod mlp;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod recurrent;
+mod rnn;
 mod segment;
 mod spec;
 mod stage;
@@ -23,12 +26,15 @@ mod weights;
 pub use self::{
     activation::{Activation, Value},
     lenet::LenetSpec,
+    linear_regression::LinearRegressionSpec,
     loss::LossKind,
     mlp::MlpSpec,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    recurrent::Cell,
+    rnn::{RnnSpec, SequenceTask},
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},

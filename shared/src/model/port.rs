@@ -25,25 +25,41 @@ pub struct Port {
     pub name: String,
     pub dtype: DType,
     pub shape: Vec<Dim>,
+    /// Whether it may be left out, such as the lengths of samples that are not padded.
+    pub optional: bool,
 }
 
 impl Port {
     /// FP32 of fixed extents.
     pub fn float(name: &str, shape: &[usize]) -> Self {
         let shape = shape.iter().map(|&n| Dim::Fixed(n)).collect();
-        Self { name: name.into(), dtype: DType::F32, shape }
+        Self { name: name.into(), dtype: DType::F32, shape, optional: false }
     }
 
     /// FP32 `[sequence, features...]` of any length up to `longest`.
     pub fn sequence(name: &str, longest: usize, features: &[usize]) -> Self {
         let rest = features.iter().map(|&n| Dim::Fixed(n));
         let shape = std::iter::once(Dim::UpTo(longest)).chain(rest).collect();
-        Self { name: name.into(), dtype: DType::F32, shape }
+        Self { name: name.into(), dtype: DType::F32, shape, optional: false }
     }
 
     /// INT64 `[sequence]` of any length up to `longest`: token ids, a padding mask.
     pub fn tokens(name: &str, longest: usize) -> Self {
-        Self { name: name.into(), dtype: DType::I64, shape: vec![Dim::UpTo(longest)] }
+        Self::integers(name, vec![Dim::UpTo(longest)])
+    }
+
+    /// One INT64 of each sample: its length, its class.
+    pub fn integer(name: &str) -> Self {
+        Self::integers(name, Vec::new())
+    }
+
+    fn integers(name: &str, shape: Vec<Dim>) -> Self {
+        Self { name: name.into(), dtype: DType::I64, shape, optional: false }
+    }
+
+    /// The same, which may be left out.
+    pub fn optional(self) -> Self {
+        Self { optional: true, ..self }
     }
 
     /// The shape at its largest.

@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    Block, LenetSpec, LinearRegressionSpec, MlpSpec, ModelError, Params, Port, RnnSpec, Stage,
+    Weights, stage::BlockStage,
 };
 
 type Build =
@@ -90,7 +91,9 @@ macro_rules! families {
 
 families! {
     Lenet(LenetSpec) = "lenet",
+    LinearRegression(LinearRegressionSpec) = "linear-regression",
     Mlp(MlpSpec) = "mlp",
+    Rnn(RnnSpec) = "rnn",
 }
 
 impl ModelSpec {
