@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 STEPS, BATCH, LONGEST = 20, 6, 12
-SGD = {"kind": "sgd", "learning_rate": 0.2, "momentum": 0.9}
-ADAM = {"kind": "adam", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+SGD = {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9}
+ADAM = {"kind": "adam", "learning_rate": 0.02, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
 class Rnn(nn.Module):
@@ -40,6 +40,9 @@ class Rnn(nn.Module):
             self.fc = nn.Linear(spec["hidden"], spec["classes"])
         else:
             self.decoder = nn.Linear(spec["hidden"], tokens)
+            # Larger than PyTorch's, so that greedy generation does not end in one token for ever.
+            for parameter in self.rnn.parameters():
+                nn.init.normal_(parameter, std=1.0)
 
     def forward(self, x, length=None):
         if hasattr(self, "embedding"):
@@ -115,11 +118,13 @@ def classify(out, cell, layers, tokens):
     model |= {"vocabulary": 40, "embedding": 16} if tokens else {"features": 9}
     model |= {"hidden": 24, "layers": layers, "classes": 4, "longest": LONGEST}
     shape = (STEPS, BATCH, LONGEST)
-    data = {
-        "input": torch.randint(40, shape) if tokens else torch.randn(*shape, 9),
-        "length": torch.randint(1, LONGEST + 1, (STEPS, BATCH)),
-        "label": torch.randint(4, (STEPS, BATCH)),
-    }
+    x = torch.randint(40, shape) if tokens else torch.randn(*shape, 9)
+    length = torch.randint(1, LONGEST + 1, shape[:2])
+    # What the last position of each sample says, so that there is something to learn.
+    steps, rows = torch.arange(STEPS)[:, None], torch.arange(BATCH)
+    last = x[steps, rows, length - 1]
+    label = last % 4 if tokens else last[..., :4].argmax(-1)
+    data = {"input": x, "length": length, "label": label}
     case = {"model": model, "loss": "cross-entropy", "optimizer": SGD if layers == 1 else ADAM}
     write(out / f"classify-{cell}-{layers}-{'tokens' if tokens else 'features'}", case, Rnn(model), data)
 
@@ -127,7 +132,12 @@ def classify(out, cell, layers, tokens):
 def language_model(out, cell, layers):
     model = {"family": "rnn", "cell": cell, "task": "language-model", "vocabulary": 30, "embedding": 12}
     model |= {"hidden": 20, "layers": layers, "longest": LONGEST}
-    text = torch.randint(30, (STEPS, BATCH, LONGEST + 1))
+    # Each token follows from the one before, in a few orders.
+    text = [torch.randint(30, (STEPS, BATCH))]
+    stride = torch.randint(1, 4, (STEPS, BATCH))
+    for _ in range(LONGEST):
+        text.append((text[-1] + stride) % 30)
+    text = torch.stack(text, -1)
     label = text[..., 1:].clone()
     label[:, 1, LONGEST - 4 :] = -100  # a sample that is shorter
     data = {"input": text[..., :-1].clone(), "label": label}

@@ -131,7 +131,7 @@ impl ModelFamily for RnnSpec {
     fn inputs(&self) -> Vec<Port> {
         let first = match self.features {
             Some(features) => Port::sequence("x", self.longest, &[features]),
-            None => Port::tokens(TOKENS, self.longest),
+            None => Port::tokens(TOKENS, self.longest).below(self.vocabulary.unwrap_or(0)),
         };
         let mut ports = vec![first];
         if self.task == SequenceTask::Classify {
