@@ -1,14 +1,16 @@
-"""PyTorch's numbers for the recurrent models and the linear regression: rnn_reference.py OUT_DIR
+"""PyTorch's recurrent networks and linear regression: rnn_reference.py FOLDER
 
-Writes a folder for each case, which shared/tests/zoo/rnn.rs and linear_regression.rs repeat:
-  case.json           Cleave's spec of the model, loss, optimizer
-  model.safetensors   the module's state_dict before training
-  data.safetensors    input, [length], label        [steps, batch, ...] for each step
-                      output                        of the first step's batch, before training
-                      losses                        [steps]
-                      final/<name>                  the parameters after the last step
-                      [prompt, generated]           [1, n]: greedy, from the weights before training
-and losses/data.safetensors with the losses themselves over logits of rank 3.
+FOLDER/case.json, written by shared/tests/zoo/{rnn,linear_regression}.rs:
+  model, loss, optimizer, batch, steps, length     as Cleave has them; length of the sequences
+or {"losses": true}: only the losses, over logits of rank 3
+What it leaves there:
+  model.safetensors      the module's state dict
+  expected.safetensors   input, [length], label     [steps, batch, ...]
+                         output                     of the first step's batch, before the training
+                         losses                     [steps]
+                         final/<name>               parameters after the last step
+                         [prompt, generated]        [1, n]: greedy, by the weights before the training
+  facts.json             flops of one sample
 """
 
 import json
@@ -19,11 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-
-STEPS, BATCH, LONGEST = 20, 6, 12
-SGD = {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9}
-ADAM = {"kind": "adam", "learning_rate": 0.02, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-
+from torch.utils.flop_counter import FlopCounterMode
 
 class Rnn(nn.Module):
     """What a PyTorch user writes for either task."""
@@ -101,65 +99,54 @@ def greedy(module, prompt, count):
     return ids[:, prompt.shape[1] :]
 
 
-def write(folder, case, module, data):
-    folder.mkdir(parents=True)
-    (folder / "case.json").write_text(json.dumps(case))
-    save_file(module.state_dict(), folder / "model.safetensors")
-    if case["model"].get("task") == "language-model":
-        data["prompt"] = torch.randint(case["model"]["vocabulary"], (1, 5))
-        data["generated"] = greedy(module, data["prompt"], 64)
-    data["output"], data["losses"] = train(module, case, data)
-    data |= {f"final/{name}": p.detach() for name, p in module.named_parameters()}
-    save_file({name: t.contiguous() for name, t in data.items()}, folder / "data.safetensors")
+def classify(model, shape):
+    """Sequences, and what the last position of each says, so that there is something to learn."""
+    steps, batch, longest = shape
+    tokens = model.get("vocabulary")
+    x = torch.randint(tokens, shape) if tokens else torch.randn(*shape, model["features"])
+    length = torch.randint(1, longest + 1, (steps, batch))
+    length[0, 0] = longest
+    last = x[torch.arange(steps)[:, None], torch.arange(batch), length - 1]
+    label = last % model["classes"] if tokens else last[..., : model["classes"]].argmax(-1)
+    return {"input": x, "length": length, "label": label}
 
 
-def classify(out, cell, layers, tokens):
-    model = {"family": "rnn", "cell": cell, "task": "classify"}
-    model |= {"vocabulary": 40, "embedding": 16} if tokens else {"features": 9}
-    model |= {"hidden": 24, "layers": layers, "classes": 4, "longest": LONGEST}
-    shape = (STEPS, BATCH, LONGEST)
-    x = torch.randint(40, shape) if tokens else torch.randn(*shape, 9)
-    length = torch.randint(1, LONGEST + 1, shape[:2])
-    # What the last position of each sample says, so that there is something to learn.
-    steps, rows = torch.arange(STEPS)[:, None], torch.arange(BATCH)
-    last = x[steps, rows, length - 1]
-    label = last % 4 if tokens else last[..., :4].argmax(-1)
-    data = {"input": x, "length": length, "label": label}
-    case = {"model": model, "loss": "cross-entropy", "optimizer": SGD if layers == 1 else ADAM}
-    write(out / f"classify-{cell}-{layers}-{'tokens' if tokens else 'features'}", case, Rnn(model), data)
-
-
-def language_model(out, cell, layers):
-    model = {"family": "rnn", "cell": cell, "task": "language-model", "vocabulary": 30, "embedding": 12}
-    model |= {"hidden": 20, "layers": layers, "longest": LONGEST}
-    # Each token follows from the one before, in a few orders.
-    text = [torch.randint(30, (STEPS, BATCH))]
-    stride = torch.randint(1, 4, (STEPS, BATCH))
-    for _ in range(LONGEST):
-        text.append((text[-1] + stride) % 30)
+def language_model(model, shape):
+    """Each token follows from the one before, in one of a few orders; some samples are shorter."""
+    steps, batch, longest = shape
+    text = [torch.randint(model["vocabulary"], (steps, batch))]
+    stride = torch.randint(1, 4, (steps, batch))
+    for _ in range(longest):
+        text.append((text[-1] + stride) % model["vocabulary"])
     text = torch.stack(text, -1)
     label = text[..., 1:].clone()
-    label[:, 1, LONGEST - 4 :] = -100  # a sample that is shorter
-    data = {"input": text[..., :-1].clone(), "label": label}
-    case = {"model": model, "loss": "cross-entropy", "optimizer": ADAM if layers == 1 else SGD}
-    write(out / f"language-model-{cell}-{layers}", case, Rnn(model), data)
+    label[:, 1, longest - 4 :] = -100
+    return {"input": text[..., :-1], "label": label}
 
 
-def regression(out, outputs):
-    features, steps = 3, 25
-    scale = torch.tensor([1.0, 10.0, 0.1])
-    x = torch.randn(steps, 16, features) * scale + 5 * scale
-    y = x @ torch.randn(features, outputs) + 0.5 + 0.1 * torch.randn(steps, 16, outputs)
-    rows = x.flatten(0, 1)
-    model = {"family": "linear-regression", "features": features, "outputs": outputs}
-    model |= {"mean": rows.mean(0).tolist(), "std": rows.std(0).tolist()}
-    optimizer = {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.0}
-    case = {"model": model, "loss": "mse", "optimizer": optimizer}
-    write(out / f"regression-{outputs}", case, Regression(model), {"input": x, "label": y})
+def regression(model, shape):
+    """Features of different magnitudes, far from 0."""
+    steps, batch, _ = shape
+    features, outputs = model["features"], model["outputs"]
+    mean, std = torch.tensor(model["mean"]), torch.tensor(model["std"])
+    x = torch.randn(steps, batch, features) * std + mean
+    noise = 0.1 * torch.randn(steps, batch, outputs)
+    return {"input": x, "label": x @ torch.randn(features, outputs) + 0.5 + noise}
 
 
-def losses(out):
-    """Values and gradients of the losses over rank 3 and rank 2."""
+def flops(module, data):
+    """Products of one sample; PyTorch counts them where the layers are not oneDNN's."""
+    sample = [data["input"][0, :1]]
+    if "length" in data:
+        sample.append(torch.tensor([data["input"].shape[2]]))
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        with FlopCounterMode(display=False) as counter:
+            module(*sample)
+    return counter.get_total_flops()
+
+
+def losses():
+    """Values and gradients of the losses over rank 3, some of whose labels do not count."""
     data = {"logits": torch.randn(3, 5, 7), "target": torch.randn(3, 5, 7)}
     data["label"] = torch.randint(7, (3, 5))
     data["label"][0, 3:] = -100
@@ -169,26 +156,35 @@ def losses(out):
         loss = loss_of(kind, logits, data[label])
         loss.backward()
         data |= {kind: loss.detach().reshape(1), f"{kind}-gradient": logits.grad}
-    right = data["logits"].argmax(-1) == data["label"]
-    data["correct"] = right.sum().reshape(1)
-    (out / "losses").mkdir(parents=True)
-    save_file(data, out / "losses" / "data.safetensors")
+    data["correct"] = (data["logits"].argmax(-1) == data["label"]).sum().reshape(1)
+    return data, {}
 
 
-def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    out = pathlib.Path(sys.argv[1])
-    torch.set_num_threads(1)
-    torch.manual_seed(4)
-    for cell in ["lstm", "gru"]:
-        for layers in [1, 3]:
-            classify(out, cell, layers, tokens=True)
-            language_model(out, cell, layers)
-        classify(out, cell, 2, tokens=False)
-    for outputs in [1, 2]:
-        regression(out, outputs)
-    losses(out)
+def modelled(folder, case):
+    model, shape = case["model"], (case["steps"], case["batch"], case["length"])
+    if model["family"] == "linear-regression":
+        module, data = Regression(model), regression(model, shape)
+    else:
+        module = Rnn(model)
+        data = (classify if model["task"] == "classify" else language_model)(model, shape)
+    save_file(module.state_dict(), folder / "model.safetensors")
+    facts = {"flops": flops(module, data)}
+    if "decoder.weight" in module.state_dict():
+        data["prompt"] = torch.randint(model["vocabulary"], (1, 5))
+        data["generated"] = greedy(module, data["prompt"], 64)
+    data["output"], data["losses"] = train(module, case, data)
+    return data | {f"final/{name}": p.detach() for name, p in module.named_parameters()}, facts
 
 
-main()
+def main(folder):
+    case = json.loads((folder / "case.json").read_text())
+    data, facts = losses() if "losses" in case else modelled(folder, case)
+    save_file({name: t.contiguous() for name, t in data.items()}, folder / "expected.safetensors")
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+torch.set_num_threads(1)
+torch.manual_seed(4)
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
+main(pathlib.Path(sys.argv[1]))

@@ -63,10 +63,28 @@ pub struct RnnSpec {
 const LENGTH: &str = "length";
 /// Token ids, as Hugging Face names them.
 const TOKENS: &str = "input_ids";
+/// The lengths as Hugging Face's tokenizers give them: 1 for a token, 0 for the padding behind it.
+const MASK: &str = "attention_mask";
 /// Hidden state at the end of each sample: `[batch, hidden]`, as in PyTorch.
 const FINAL: &str = "h_n";
 
 impl RnnSpec {
+    /// A classifier of texts by their bytes, such as good and bad reviews: the models `lstm` and `gru`.
+    /// Token 0 is padding, token `b + 1` the byte `b`.
+    pub fn of_bytes(cell: Cell) -> Self {
+        Self {
+            cell,
+            task: SequenceTask::Classify,
+            vocabulary: Some(257),
+            embedding: Some(128),
+            features: None,
+            hidden: 256,
+            layers: 2,
+            classes: Some(2),
+            longest: 256,
+        }
+    }
+
     /// Width of what the first layer gets.
     fn width(&self) -> usize {
         self.embedding.or(self.features).unwrap_or(0)
@@ -136,6 +154,9 @@ impl ModelFamily for RnnSpec {
         let mut ports = vec![first];
         if self.task == SequenceTask::Classify {
             ports.push(Port::integer(LENGTH).optional());
+            if self.features.is_none() {
+                ports.push(Port::tokens(MASK, self.longest).below(2).optional());
+            }
         }
         ports
     }
@@ -217,7 +238,15 @@ impl Block for TokenEmbedding {
             let found = bad.to_string();
             return Err(ModelError::Input { stage: pass.stage.into(), expected, found });
         }
-        let length = input.take_optional(LENGTH);
+        let length = match (input.take_optional(LENGTH), input.take_optional(MASK)) {
+            (length, None) => length,
+            (None, Some(mask)) => Some(length_of(pass, mask, ids.dims())?),
+            (Some(_), Some(_)) => {
+                let expected = format!("{LENGTH} or {MASK}");
+                let stage = pass.stage.into();
+                return Err(ModelError::Input { stage, expected, found: "both".into() });
+            }
+        };
         let x = Value::R3(module::embedding(self.weight.val(), ids));
         Ok(with_length(x.into(), length))
     }
@@ -342,6 +371,30 @@ fn with_length(activation: Activation, length: Option<Value>) -> Activation {
         Some(length) => activation.with(LENGTH, length),
         None => activation,
     }
+}
+
+/// The lengths that a mask of `[batch, sequence]` says; padding is behind the tokens.
+fn length_of(
+    pass: &Pass<'_>,
+    mask: Value,
+    [batch, sequence]: [usize; 2],
+) -> Result<Value, ModelError> {
+    let mask = match mask {
+        Value::I2(mask) if mask.dims() == [batch, sequence] => mask,
+        other => return Err(wrong(pass, format!("{MASK} of INT64 [{batch}, {sequence}]"), &other)),
+    };
+    let values: Vec<i64> = mask.to_data().iter::<i64>().collect();
+    let padded_behind = |row: &[i64]| {
+        row.windows(2).all(|pair| pair[0] >= pair[1]) && row[0] == 1 && row[sequence - 1] >= 0
+    };
+    if let Some(bad) = values.chunks(sequence).position(|row| !padded_behind(row)) {
+        return Err(ModelError::Input {
+            stage: pass.stage.into(),
+            expected: format!("{MASK} of ones, then zeros behind them"),
+            found: format!("something else for sample {bad}"),
+        });
+    }
+    Ok(Value::I1(mask.sum_dim(1).reshape([batch])))
 }
 
 /// Host copy of `length`, each of which lies in the sequence.

@@ -132,6 +132,8 @@ fn padding_changes_nothing_and_a_padded_sequence_goes_on_from_its_end() {
         assert_close(&padded[..3], &long[..3]);
         assert_close(&padded[3..], &short[3..]);
         assert!((padded[3] - long[3]).abs() > 1e-4, "the padding would have mattered");
+        let mask = HostTensor::from_i64(vec![2, 7], &[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(logits(&[(TOKENS, tokens.clone()), (MASK, mask)]), padded);
 
         // Of the first four positions the second sample has three; then both have three more.
         let mut cache = SegmentCache::default();
@@ -154,6 +156,7 @@ fn what_does_not_fit_is_refused() {
     let model = whole(&spec(Cell::Lstm, SequenceTask::Classify));
     let error =
         |tensors: &[(&str, HostTensor)]| model.infer(&named(tensors)).unwrap_err().to_string();
+    let mask = |values: &[i64]| (MASK, HostTensor::from_i64(vec![1, 3], values));
     let bad_id = HostTensor::from_i64(vec![1, 2], &[3, 11]);
     let cases = [
         (error(&[(TOKENS, bad_id)]), "stage embedding: expected token ids in 0..11, found 11"),
@@ -162,6 +165,15 @@ fn what_does_not_fit_is_refused() {
         (error(&[(TOKENS, ids(2, 3)), (LENGTH, lengths(&[3]))]), "length of INT64 [2], found"),
         (error(&[(TOKENS, ids(2, 3)), (LENGTH, lengths(&[3, 4]))]), "length in 1..=3, found 4"),
         (error(&[(TOKENS, ids(2, 3)), (LENGTH, lengths(&[0, 3]))]), "length in 1..=3, found 0"),
+        (error(&[(TOKENS, ids(1, 3)), mask(&[0, 1, 1])]), "ones, then zeros behind them"),
+        (error(&[(TOKENS, ids(1, 3)), mask(&[0, 0, 0])]), "something else for sample 0"),
+        (error(&[(TOKENS, ids(1, 3)), mask(&[2, 1, 0])]), "ones, then zeros behind them"),
+        (error(&[(TOKENS, ids(1, 3)), mask(&[1, 0, -1])]), "ones, then zeros behind them"),
+        (error(&[(TOKENS, ids(2, 3)), mask(&[1, 1, 0])]), "attention_mask of INT64 [2, 3]"),
+        (
+            error(&[(TOKENS, ids(1, 3)), (LENGTH, lengths(&[3])), mask(&[1, 1, 0])]),
+            "expected length or attention_mask, found both",
+        ),
         (error(&[(LENGTH, lengths(&[1]))]), r#"expected a tensor named "input_ids""#),
         (error(&[("x", HostTensor::from_f32(vec![1, 1], &[0.0]))]), "FP32 of shape [1, 1]"),
     ];
