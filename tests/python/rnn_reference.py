@@ -2,14 +2,14 @@
 
 FOLDER/case.json, written by shared/tests/zoo/{rnn,linear_regression}.rs:
   model, loss, optimizer, batch, steps, length     as Cleave has them; length of the sequences
-or {"losses": true}: only the losses, over logits of rank 3
+or model and generate, a number of tokens; or {"losses": true}, over logits of rank 3
 What it leaves there:
   model.safetensors      the module's state dict
   expected.safetensors   input, [length], label     [steps, batch, ...]
                          output                     of the first step's batch, before the training
                          losses                     [steps]
                          final/<name>               parameters after the last step
-                         [prompt, generated]        [1, n]: greedy, by the weights before the training
+                         or prompt, generated       [1, n]: greedy
   facts.json             flops of one sample
 """
 
@@ -38,9 +38,6 @@ class Rnn(nn.Module):
             self.fc = nn.Linear(spec["hidden"], spec["classes"])
         else:
             self.decoder = nn.Linear(spec["hidden"], tokens)
-            # Larger than PyTorch's, so that greedy generation does not end in one token for ever.
-            for parameter in self.rnn.parameters():
-                nn.init.normal_(parameter, std=1.0)
 
     def forward(self, x, length=None):
         if hasattr(self, "embedding"):
@@ -160,7 +157,17 @@ def losses():
     return data, {}
 
 
-def modelled(folder, case):
+def generated(folder, case):
+    module = Rnn(case["model"])
+    for parameter in module.rnn.parameters():
+        # Larger than PyTorch's own, so that generation does not end in one token for ever.
+        nn.init.normal_(parameter, std=1.0)
+    save_file(module.state_dict(), folder / "model.safetensors")
+    prompt = torch.randint(case["model"]["vocabulary"], (1, 5))
+    return {"prompt": prompt, "generated": greedy(module, prompt, case["generate"])}, {}
+
+
+def trained(folder, case):
     model, shape = case["model"], (case["steps"], case["batch"], case["length"])
     if model["family"] == "linear-regression":
         module, data = Regression(model), regression(model, shape)
@@ -169,16 +176,16 @@ def modelled(folder, case):
         data = (classify if model["task"] == "classify" else language_model)(model, shape)
     save_file(module.state_dict(), folder / "model.safetensors")
     facts = {"flops": flops(module, data)}
-    if "decoder.weight" in module.state_dict():
-        data["prompt"] = torch.randint(model["vocabulary"], (1, 5))
-        data["generated"] = greedy(module, data["prompt"], 64)
     data["output"], data["losses"] = train(module, case, data)
     return data | {f"final/{name}": p.detach() for name, p in module.named_parameters()}, facts
 
 
 def main(folder):
     case = json.loads((folder / "case.json").read_text())
-    data, facts = losses() if "losses" in case else modelled(folder, case)
+    if "losses" in case:
+        data, facts = losses()
+    else:
+        data, facts = (generated if "generate" in case else trained)(folder, case)
     save_file({name: t.contiguous() for name, t in data.items()}, folder / "expected.safetensors")
     (folder / "facts.json").write_text(json.dumps(facts))
 

@@ -86,7 +86,6 @@ fn is_pytorchs(spec: RnnSpec, optimizer: OptimizerSpec) {
             training.step(&inputs(&spec, &reference, i), &label)
         };
         let losses: Vec<f32> = (0..STEPS).map(step).collect();
-        assert!(losses[STEPS - 1] < losses[0], "it learns: {losses:?}");
         let losses = HostTensor::from_f32(vec![STEPS], &losses);
         let what = format!("split at {split}: losses");
         let losses = assert_close(&what, &losses, reference.tensor("losses"), TRAINING);
@@ -170,7 +169,8 @@ fn generate(head: &Segment, tail: &Segment, prompt: &HostTensor, count: usize) -
 fn generation_is_pytorchs_token_for_token() {
     for cell in [Cell::Lstm, Cell::Gru] {
         let spec = language_model(cell, 3);
-        let (reference, spec) = (reference(&spec, &SGD), ModelSpec::Rnn(spec));
+        let spec = ModelSpec::Rnn(spec);
+        let reference = Reference::make(SCRIPT, &json!({ "model": spec, "generate": 64 }));
         let expected = reference.tensor("generated").to_i64().unwrap();
         let mut different = expected.clone();
         different.sort_unstable();
