@@ -9,8 +9,9 @@
 //! samples are padded. A classifier's last layer hands on `h_n` alone, its state at each sample's
 //! end: one vector instead of a sequence, which is what makes the cut behind it cheap. The states in
 //! between stay on the node that has the layer, in its cache, when a sequence is continued step by
-//! step. Names and layouts are those of a PyTorch module with `self.embedding = nn.Embedding(..)`,
-//! `self.rnn = nn.LSTM(..)` and `self.fc` or `self.decoder = nn.Linear(..)`.
+//! step; in training every sample begins at zeros. Names and layouts are those of a PyTorch module
+//! with `self.embedding = nn.Embedding(..)`, `self.rnn = nn.LSTM(..)` and `self.fc` or `self.decoder
+//! = nn.Linear(..)`.
 
 use burn::{
     module::{Module, Param},

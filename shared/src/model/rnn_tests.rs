@@ -1,6 +1,8 @@
 use super::*;
 use crate::{
-    model::{ModelSpec, SeededWeights, Segment, SegmentCache},
+    model::{
+        LoadedWeights, LossKind, ModelSpec, OptimizerSpec, SeededWeights, Segment, SegmentCache,
+    },
     tensor::HostTensor,
     wire::NamedTensors,
 };
@@ -189,12 +191,13 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_spec_that_makes_no_sense_is_refused() {
     let good = spec(Cell::Lstm, SequenceTask::Classify);
-    let change = |f: &dyn Fn(&mut RnnSpec)| {
+    type Change<'a> = &'a dyn Fn(&mut RnnSpec);
+    let change = |f: Change<'_>| {
         let mut spec = good.clone();
         f(&mut spec);
         spec.check().unwrap_err()
     };
-    let cases: [(&dyn Fn(&mut RnnSpec), &str); 7] = [
+    let cases: [(Change<'_>, &str); 7] = [
         (&|s| s.features = Some(3), "give vocabulary and embedding, or features"),
         (&|s| s.embedding = None, "give vocabulary and embedding, or features"),
         (&|s| s.classes = None, "task classify needs classes"),
@@ -206,5 +209,56 @@ fn a_spec_that_makes_no_sense_is_refused() {
     for (f, expected) in cases {
         let found = change(f);
         assert!(found.contains(expected), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn a_spec_is_written_as_the_configuration_has_it() {
+    let text = r#"
+        family = "rnn"
+        cell = "lstm"
+        task = "language-model"
+        vocabulary = 11
+        embedding = 5
+        hidden = 6
+        layers = 2
+        longest = 7
+    "#;
+    let read: ModelSpec = toml::from_str(text).unwrap();
+    assert_eq!(read, ModelSpec::Rnn(spec(Cell::Lstm, SequenceTask::LanguageModel)));
+    assert_eq!(serde_json::from_str::<ModelSpec>(&read.canonical()).unwrap(), read);
+    let names = ["embedding", "layer0", "layer1", "decoder"];
+    assert_eq!(read.stage_names(), names);
+    let error = toml::from_str::<ModelSpec>(&text.replace("layers", "layer")).unwrap_err();
+    assert!(error.to_string().contains("unknown field `layer`"), "{error}");
+}
+
+#[test]
+fn a_restored_network_goes_on_bit_for_bit() {
+    let adam = OptimizerSpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    for cell in [Cell::Lstm, Cell::Gru] {
+        let spec = ModelSpec::Rnn(spec(cell, SequenceTask::Classify));
+        let stages = 0..spec.stage_count();
+        let (input, labels) = (named(&[(TOKENS, ids(3, 7))]), lengths(&[0, 1, 2]));
+        let step = |segment: &mut Segment| {
+            let loss = LossKind::CrossEntropy;
+            segment.tail_step(&input, &labels, loss, &adam, false).unwrap().loss.to_bits()
+        };
+        let mut model = Segment::build(&spec, stages.clone(), &mut SeededWeights(5), true).unwrap();
+        let first = step(&mut model);
+        step(&mut model);
+        let state = model.state().unwrap();
+        let weights = state.iter().flat_map(|s| s.weights.clone()).collect();
+        let mut restored =
+            Segment::build(&spec, stages, &mut LoadedWeights::new(weights), true).unwrap();
+        for stage in state {
+            restored.load_optimizer(&stage.stage, &adam, stage.optimizer).unwrap();
+        }
+        for _ in 0..3 {
+            let loss = step(&mut restored);
+            assert_eq!(loss, step(&mut model));
+            assert_ne!(loss, first, "it learns");
+        }
+        assert_eq!(restored.weights(), model.weights());
     }
 }

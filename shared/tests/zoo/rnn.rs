@@ -74,10 +74,13 @@ fn is_pytorchs(spec: RnnSpec, optimizer: OptimizerSpec) {
     let flops: u64 = model.stages().iter().map(|s| s.flops).sum();
     assert_eq!(reference.facts["flops"], flops, "as PyTorch counts them");
     let input = inputs(&spec, &reference, 0);
+    let whole = segment(&model, &file, 0..model.stage_count(), false).infer(&input).unwrap();
     for split in 0..=model.stage_count() {
-        let output = infer(&model, &file, split, &input).remove(0).1;
+        let output = infer(&model, &file, split, &input);
+        assert_eq!(output, whole, "bit for bit, split at {split}");
+        let output = &output[0].1;
         let what = format!("split at {split}: logits");
-        let logits = assert_close(&what, &output, reference.tensor("output"), LOGITS);
+        let logits = assert_close(&what, output, reference.tensor("output"), LOGITS);
 
         let (loss, optimizer) = (LossKind::CrossEntropy, optimizer.clone());
         let mut training = SplitTraining::new(&model, &file, split, loss, optimizer);

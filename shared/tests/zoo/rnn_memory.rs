@@ -1,5 +1,7 @@
 //! What the training of a long sequence keeps: its memory grows as the sequence does.
 
+#![cfg(target_os = "linux")]
+
 use std::process::Command;
 
 use cleave_shared::{
