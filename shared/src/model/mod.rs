@@ -12,6 +12,7 @@ mod batch_norm;
 mod blocks;
 mod conv;
 mod lenet;
+mod linear_regression;
 pub mod loss;
 mod mlp;
 mod mobilenet;
@@ -20,7 +21,9 @@ mod params;
 mod pass;
 mod port;
 mod presets;
+mod recurrent;
 mod resnet;
+mod rnn;
 mod segment;
 mod spec;
 mod stage;
@@ -31,6 +34,7 @@ pub use self::{
     activation::{Activation, Value},
     alexnet::AlexnetSpec,
     lenet::LenetSpec,
+    linear_regression::LinearRegressionSpec,
     loss::LossKind,
     mlp::MlpSpec,
     mobilenet::MobilenetV2Spec,
@@ -38,7 +42,9 @@ pub use self::{
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    recurrent::Cell,
     resnet::{ResnetBlock, ResnetSpec},
+    rnn::{RnnSpec, SequenceTask},
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},

@@ -3,13 +3,24 @@
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
 use super::{
-    AlexnetSpec, LenetSpec, MlpSpec, MobilenetV2Spec, ModelSpec, ResnetBlock, ResnetSpec, VggSpec,
+    AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec,
+    ResnetBlock, ResnetSpec, RnnSpec, VggSpec,
 };
 
 impl ModelSpec {
     /// All names that [`ModelSpec::builtin`] knows.
-    pub const BUILTIN: &'static [&'static str] =
-        &["mlp", "lenet", "alexnet", "vgg16", "resnet18", "resnet50", "mobilenetv2"];
+    pub const BUILTIN: &'static [&'static str] = &[
+        "mlp",
+        "lenet",
+        "alexnet",
+        "vgg16",
+        "resnet18",
+        "resnet50",
+        "mobilenetv2",
+        "linear-regression",
+        "lstm",
+        "gru",
+    ];
 
     /// The model with this name; none if there is no such name.
     pub fn builtin(name: &str) -> Option<ModelSpec> {
@@ -41,6 +52,14 @@ impl ModelSpec {
                 blocks: MobilenetV2Spec::PAPER.to_vec(),
                 classes: 1000,
             }),
+            "linear-regression" => Self::LinearRegression(LinearRegressionSpec {
+                features: 1,
+                outputs: 1,
+                mean: Vec::new(),
+                std: Vec::new(),
+            }),
+            "lstm" => Self::Rnn(RnnSpec::of_bytes(Cell::Lstm)),
+            "gru" => Self::Rnn(RnnSpec::of_bytes(Cell::Gru)),
             _ => return None,
         })
     }

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, LenetSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec,
-    Stage, VggSpec, Weights, stage::BlockStage,
+    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError,
+    Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -91,7 +91,9 @@ macro_rules! families {
 
 families! {
     Lenet(LenetSpec) = "lenet",
+    LinearRegression(LinearRegressionSpec) = "linear-regression",
     Mlp(MlpSpec) = "mlp",
+    Rnn(RnnSpec) = "rnn",
     Alexnet(AlexnetSpec) = "alexnet",
     Vgg(VggSpec) = "vgg",
     Resnet(ResnetSpec) = "resnet",

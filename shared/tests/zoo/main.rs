@@ -4,5 +4,9 @@
 //! do, and runs and trains it; these tests load the file and must find the same numbers.
 
 mod cnn;
+mod linear_regression;
+mod losses;
 mod reference;
+mod rnn;
+mod rnn_memory;
 mod splits;
