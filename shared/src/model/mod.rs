@@ -8,7 +8,10 @@
 
 mod activation;
 mod blocks;
+mod decoder;
+mod gpt2;
 mod lenet;
+mod llama;
 pub mod loss;
 mod mlp;
 mod optimizer;
@@ -22,7 +25,10 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    decoder::RopeScaling,
+    gpt2::Gpt2Spec,
     lenet::LenetSpec,
+    llama::LlamaSpec,
     loss::LossKind,
     mlp::MlpSpec,
     optimizer::OptimizerSpec,
@@ -44,6 +50,8 @@ pub enum ModelError {
     Weight { name: String, problem: String },
     #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
     Split { split: usize, stages: usize, model: &'static str },
+    #[error("training: {0}")]
+    Training(String),
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]
