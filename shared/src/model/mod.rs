@@ -18,6 +18,7 @@ mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
 mod segment;
 mod spec;
 mod stage;
