@@ -86,7 +86,7 @@ impl Sampler {
             let most = f64::from(self.top_p) * open.iter().map(|o| o.1).sum::<f64>();
             let mut held = 0.0;
             // The one that crosses the line is in, so that there always is one.
-            let before = |o: &(usize, f64)| {
+            let mut before = |o: &(usize, f64)| {
                 let open = held < most;
                 held += o.1;
                 open
