@@ -2,11 +2,24 @@
 //!
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
-use super::{Gpt2Spec, LenetSpec, LlamaSpec, MlpSpec, ModelSpec, RopeScaling};
+use super::{
+    AlexnetSpec, Gpt2Spec, LenetSpec, LlamaSpec, MlpSpec, MobilenetV2Spec, ModelSpec, ResnetBlock,
+    ResnetSpec, RopeScaling, VggSpec,
+};
 
 impl ModelSpec {
     /// All names that [`ModelSpec::builtin`] knows.
-    pub const BUILTIN: &'static [&'static str] = &["mlp", "lenet", "gpt2", "llama"];
+    pub const BUILTIN: &'static [&'static str] = &[
+        "mlp",
+        "lenet",
+        "alexnet",
+        "vgg16",
+        "resnet18",
+        "resnet50",
+        "mobilenetv2",
+        "gpt2",
+        "llama",
+    ];
 
     /// The model with this name; none if there is no such name.
     pub fn builtin(name: &str) -> Option<ModelSpec> {
@@ -20,6 +33,26 @@ impl ModelSpec {
             }),
             "gpt2" => Self::Gpt2(gpt2()),
             "llama" => Self::Llama(llama()),
+            "alexnet" => Self::Alexnet(AlexnetSpec {
+                input: IMAGENET,
+                channels: [64, 192, 384, 256, 256],
+                hidden: [4096, 4096],
+                classes: 1000,
+            }),
+            "vgg16" => {
+                let groups = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
+                let channels = groups.iter().map(|&(channels, n)| vec![channels; n]).collect();
+                let hidden = [4096, 4096];
+                Self::Vgg(VggSpec { input: IMAGENET, channels, hidden, classes: 1000 })
+            }
+            "resnet18" => resnet(ResnetBlock::Basic, [2, 2, 2, 2]),
+            "resnet50" => resnet(ResnetBlock::Bottleneck, [3, 4, 6, 3]),
+            "mobilenetv2" => Self::MobilenetV2(MobilenetV2Spec {
+                input: IMAGENET,
+                width: 1.0,
+                blocks: MobilenetV2Spec::PAPER.to_vec(),
+                classes: 1000,
+            }),
             _ => return None,
         })
     }
@@ -60,6 +93,14 @@ fn llama() -> LlamaSpec {
         }),
         tied: true,
     }
+}
+
+/// The size that ImageNet's images are cropped to.
+const IMAGENET: [usize; 3] = [3, 224, 224];
+
+fn resnet(block: ResnetBlock, layers: [usize; 4]) -> ModelSpec {
+    let layers = layers.to_vec();
+    ModelSpec::Resnet(ResnetSpec { input: IMAGENET, block, layers, width: 64, classes: 1000 })
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, Gpt2Spec, LenetSpec, LlamaSpec, MlpSpec, ModelError, Params, Port, Stage, Weights,
-    stage::BlockStage,
+    AlexnetSpec, Block, Gpt2Spec, LenetSpec, LlamaSpec, MlpSpec, MobilenetV2Spec, ModelError,
+    Params, Port, ResnetSpec, Stage, VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -119,6 +119,10 @@ families! {
     Lenet(LenetSpec) = "lenet",
     Llama(LlamaSpec) = "llama",
     Mlp(MlpSpec) = "mlp",
+    Alexnet(AlexnetSpec) = "alexnet",
+    Vgg(VggSpec) = "vgg",
+    Resnet(ResnetSpec) = "resnet",
+    MobilenetV2(MobilenetV2Spec) = "mobilenetv2",
 }
 
 impl ModelSpec {
