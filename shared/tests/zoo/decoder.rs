@@ -218,9 +218,24 @@ fn trains_alike(
     let mut worst = 0.0f64;
     for (parameter, tensor) in &weights {
         let what = format!("{what}: {parameter}");
-        worst = worst.max(assert_close(&what, tensor, expected[parameter.as_str()], TRAINING));
+        let [found, expected] =
+            [tensor, expected[parameter.as_str()]].map(|t| learnt(parameter, t));
+        worst = worst.max(assert_close(&what, &found, &expected, TRAINING));
     }
     println!("{what}: losses {worst_loss:.1e}, weights {worst:.1e}");
+}
+
+/// A parameter without those of its values that no loss depends on: a bias of all keys shifts every score
+/// of a query alike, which the softmax takes out again. Their gradients are rounding errors, which Adam
+/// scales up to full steps.
+fn learnt(name: &str, tensor: &HostTensor) -> HostTensor {
+    if !name.ends_with("attn.c_attn.bias") {
+        return tensor.clone();
+    }
+    let values = tensor.to_f32().unwrap();
+    let third = values.len() / 3;
+    let kept = [&values[..third], &values[2 * third..]].concat();
+    HostTensor::from_f32(vec![kept.len()], &kept)
 }
 
 #[test]
