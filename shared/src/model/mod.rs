@@ -11,8 +11,11 @@ mod alexnet;
 mod batch_norm;
 mod blocks;
 mod conv;
+mod decoder;
+mod gpt2;
 mod lenet;
 mod linear_regression;
+mod llama;
 pub mod loss;
 mod mlp;
 mod mobilenet;
@@ -33,8 +36,11 @@ mod weights;
 pub use self::{
     activation::{Activation, Value},
     alexnet::AlexnetSpec,
+    decoder::RopeScaling,
+    gpt2::Gpt2Spec,
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
+    llama::LlamaSpec,
     loss::LossKind,
     mlp::MlpSpec,
     mobilenet::MobilenetV2Spec,
@@ -61,6 +67,8 @@ pub enum ModelError {
     Weight { name: String, problem: String },
     #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
     Split { split: usize, stages: usize, model: &'static str },
+    #[error("training: {0}")]
+    Training(String),
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

@@ -3,8 +3,7 @@
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
 use super::{
-    AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec,
-    ResnetBlock, ResnetSpec, RnnSpec, VggSpec,
+    AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec, ResnetBlock, ResnetSpec, RnnSpec, VggSpec, Gpt2Spec, LlamaSpec, RopeScaling,
 };
 
 impl ModelSpec {
@@ -20,6 +19,8 @@ impl ModelSpec {
         "linear-regression",
         "lstm",
         "gru",
+        "gpt2",
+        "llama",
     ];
 
     /// The model with this name; none if there is no such name.
@@ -32,6 +33,8 @@ impl ModelSpec {
                 hidden: vec![128],
                 classes: 10,
             }),
+            "gpt2" => Self::Gpt2(gpt2()),
+            "llama" => Self::Llama(llama()),
             "alexnet" => Self::Alexnet(AlexnetSpec {
                 input: IMAGENET,
                 channels: [64, 192, 384, 256, 256],
@@ -62,6 +65,43 @@ impl ModelSpec {
             "gru" => Self::Rnn(RnnSpec::of_bytes(Cell::Gru)),
             _ => return None,
         })
+    }
+}
+
+/// GPT-2 of 124 million parameters, the smallest published one.
+fn gpt2() -> Gpt2Spec {
+    Gpt2Spec {
+        vocab_size: 50_257,
+        n_positions: 1024,
+        n_embd: 768,
+        n_layer: 12,
+        n_head: 12,
+        layer_norm_epsilon: 1e-5,
+        tied: true,
+    }
+}
+
+/// Llama 3.2 of 1.2 billion parameters. It was made for 131072 positions; this many are allowed for,
+/// since a cache is reserved for a session's longest sequence.
+fn llama() -> LlamaSpec {
+    LlamaSpec {
+        vocab_size: 128_256,
+        hidden_size: 2048,
+        intermediate_size: 8192,
+        num_hidden_layers: 16,
+        num_attention_heads: 32,
+        num_key_value_heads: 8,
+        head_dim: Some(64),
+        max_position_embeddings: 8192,
+        rms_norm_eps: 1e-5,
+        rope_theta: 500_000.0,
+        rope_scaling: Some(RopeScaling {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        }),
+        tied: true,
     }
 }
 

@@ -6,6 +6,7 @@
 mod cnn;
 mod linear_regression;
 mod losses;
+mod decoder;
 mod reference;
 mod rnn;
 mod rnn_memory;
