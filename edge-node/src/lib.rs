@@ -13,6 +13,7 @@ pub mod demo;
 pub mod deploy;
 pub mod evaluate;
 pub mod link;
+mod ports;
 pub mod predict;
 pub mod proto;
 pub mod reconfigure;

@@ -7,6 +7,7 @@
 //! seed and the parameter's name, never on where the cut is.
 
 mod activation;
+mod bert;
 mod blocks;
 mod lenet;
 pub mod loss;
@@ -15,6 +16,7 @@ mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
 mod segment;
 mod spec;
 mod stage;
@@ -22,6 +24,7 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    bert::{BertAct, BertHead, BertSpec},
     lenet::LenetSpec,
     loss::LossKind,
     mlp::MlpSpec,

@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    BertSpec, Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights,
+    stage::BlockStage,
 };
 
 type Build =
@@ -89,6 +90,7 @@ macro_rules! families {
 }
 
 families! {
+    Bert(BertSpec) = "bert",
     Lenet(LenetSpec) = "lenet",
     Mlp(MlpSpec) = "mlp",
 }
