@@ -48,17 +48,18 @@ def build(model):
 
 
 def batch(model, generator):
-    """Rows of different lengths, padded; the second text of a row has type 1."""
-    def integers(high, shape):
-        return torch.randint(0, high, shape, generator=generator)
+    """Rows of different lengths, padded. Id 0 is [PAD], and nothing else: PyTorch's embedding learns
+    nothing at its row, and here nothing can be learned from what the mask hides."""
+    def integers(low, high):
+        return torch.randint(low, high, (BATCH, SEQUENCE), generator=generator)
 
     mask = torch.ones(BATCH, SEQUENCE, dtype=torch.int64)
     for row in range(1, BATCH):
         mask[row, SEQUENCE - 2 * row :] = 0
     return {
-        "input_ids": integers(model["vocab_size"], (BATCH, SEQUENCE)),
+        "input_ids": integers(1, model["vocab_size"]) * mask,
         "attention_mask": mask,
-        "token_type_ids": integers(model["type_vocab_size"], (BATCH, SEQUENCE)),
+        "token_type_ids": integers(0, model["type_vocab_size"]),
     }
 
 

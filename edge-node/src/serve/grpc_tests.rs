@@ -233,9 +233,12 @@ fn texts_come_raw_or_typed() {
     let wanted = Query::Texts(vec!["héllo".into(), String::new()]);
     assert_eq!(parse(&fake::tokens(), request.clone()).unwrap().0, wanted);
     let mut short = request.clone();
+    short.raw_input_contents[0].truncate(10);
+    let error = parse(&fake::tokens(), short.clone()).unwrap_err().to_string();
+    assert!(error.contains("has 1 texts, shape [2] needs 2"), "{error}");
     short.raw_input_contents[0].truncate(9);
     let error = parse(&fake::tokens(), short).unwrap_err().to_string();
-    assert!(error.contains("has 1 texts, shape [2] needs 2"), "{error}");
+    assert!(error.contains("truncated raw contents: text 0 is longer"), "{error}");
     request.raw_input_contents.clear();
     let typed = InferTensorContents { bytes_contents: texts.to_vec(), ..Default::default() };
     request.inputs[0].contents = Some(typed);

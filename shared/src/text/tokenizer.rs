@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::TextStream;
 use crate::tensor::HostTensor;
@@ -81,17 +81,23 @@ impl Tokenizer {
 
     /// The same tokenizer cutting texts to at most `longest` tokens, special ones included; they stay.
     pub fn with_longest(self, longest: usize) -> Result<Self, TextError> {
+        let refuse = |problem: String| TextError::File {
+            path: self.path.display().to_string(),
+            problem: format!("{longest} tokens have no room for its special ones{problem}"),
+        };
         let mut inner = Arc::unwrap_or_clone(self.inner);
+        let specials = inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        if longest <= specials {
+            return Err(refuse(format!(", which are {specials}")));
+        }
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length: longest,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        inner.with_truncation(Some(truncation)).map_err(|e| TextError::File {
-            path: self.path.display().to_string(),
-            problem: format!("{longest} tokens have no room for its special ones: {e}"),
-        })?;
+        let cut = inner.with_truncation(Some(truncation));
+        cut.map_err(|e| refuse(format!(": {}", one_line(&*e))))?;
         Ok(Self { inner: Arc::new(inner), ..self })
     }
 

@@ -160,7 +160,7 @@ fn a_wrong_weight_file_is_an_error_by_name() {
         built.err().expect("refused").to_string()
     };
     let error = load(&spec);
-    let missing = "weight classifier.weight: expected shape [3, 24], found no such tensor";
+    let missing = "weight bert.pooler.dense.weight: expected shape [24, 24], found no such tensor";
     assert!(error.starts_with(missing), "{error}");
     let wider = BertSpec { intermediate_size: 48, ..sizes(BertHead::Encode, BertAct::Gelu) };
     let error = load(&ModelSpec::Bert(wider));
