@@ -14,6 +14,7 @@ pub mod deploy;
 pub mod evaluate;
 pub mod generate;
 pub mod link;
+mod ports;
 pub mod predict;
 pub mod proto;
 pub mod reconfigure;

@@ -6,6 +6,7 @@ mod clients;
 mod cloud_protocol;
 mod command_line;
 mod generation;
+mod encoder;
 mod inference;
 mod large;
 mod link_proxy;

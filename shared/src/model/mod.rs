@@ -9,6 +9,7 @@
 mod activation;
 mod alexnet;
 mod batch_norm;
+mod bert;
 mod blocks;
 mod conv;
 mod decoder;
@@ -35,9 +36,7 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
-    alexnet::AlexnetSpec,
-    decoder::RopeScaling,
-    gpt2::Gpt2Spec,
+    alexnet::AlexnetSpec, decoder::RopeScaling, gpt2::Gpt2Spec, bert::{BertAct, BertHead, BertSpec},
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
     llama::LlamaSpec,

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec,
+    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec, BertSpec,
 };
 
 type Build =
@@ -115,6 +115,7 @@ macro_rules! families {
 
 families! {
     Gpt2(Gpt2Spec) = "gpt2",
+    Bert(BertSpec) = "bert",
     Lenet(LenetSpec) = "lenet",
     LinearRegression(LinearRegressionSpec) = "linear-regression",
     Llama(LlamaSpec) = "llama",

@@ -10,4 +10,5 @@ mod decoder;
 mod reference;
 mod rnn;
 mod rnn_memory;
+mod bert;
 mod splits;
