@@ -16,7 +16,7 @@ use tower::{BoxError, ServiceExt};
 use crate::{
     cloud::{InferAnswer, InferCall, explain},
     deploy::Deployment,
-    serve::{InferError, ModelInfo, Prediction, Predictor, Timing},
+    serve::{Events, Generation, Generator, InferError, ModelInfo, Prediction, Predictor, Timing},
     stack::CloudCall,
 };
 
@@ -169,5 +169,15 @@ fn cloud_error(address: &str, error: BoxError) -> InferError {
             InferError::Unavailable(text)
         }
         _ => InferError::Internal(text),
+    }
+}
+
+impl Generator for SplitPredictor {
+    fn positions(&self) -> usize {
+        0
+    }
+
+    async fn generate(&self, _: Generation) -> Result<Events, InferError> {
+        Err(InferError::BadInput("the served model does not generate".into()))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     predict::SplitPredictor,
     proto,
     reconfigure::Reconfigurer,
-    serve,
+    serve::{self, TextFiles, TextService},
 };
 
 /// One message of the split protocol: a chunk of tensor data, and room for the fields around it.
@@ -82,6 +82,10 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (deployed, current) = watch::channel(None);
     let cloud = cloud_call(&config, client);
     let predictor = Arc::new(SplitPredictor::new(config.clone(), current, pool, cloud));
+    // Text on top of the generator: tokenizer, chat template, stop strings.
+    let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
+    let name = config.edge.model_name.clone();
+    let text = Arc::new(TextService::new(predictor.clone(), name, files, config.edge.max_tokens));
     tracing::info!(
         grpc = %config.edge.grpc_listen, http = %config.edge.http_listen, cloud = config.edge.cloud,
         link = config.link.profile, "edge node serves"
@@ -90,7 +94,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (health, health_service) = tonic_health::server::health_reporter();
     // Not healthy until something is deployed: `docker compose` waits for that.
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    type Grpc = serve::GrpcService<SplitPredictor>;
+    type Grpc = serve::GrpcService<SplitPredictor, SplitPredictor>;
     health.set_not_serving::<Grpc>().await;
     let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link.clone(), deployed);
     tokio::spawn(reconfigurer.run(async move || {
@@ -108,7 +112,11 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         .add_service(reflection().build_v1().map_err(|e| e.to_string())?)
         .add_service(reflection().build_v1alpha().map_err(|e| e.to_string())?)
         // Innermost: a message longer than the largest batch is refused before it is read.
-        .add_service(serve::grpc_service(predictor.clone(), grpc_limit(&config, sample)))
+        .add_service(serve::grpc_service(
+            predictor.clone(),
+            text.clone(),
+            grpc_limit(&config, sample),
+        ))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             told(ending.subscribe()),
@@ -116,6 +124,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     telemetry::metrics::init();
     let router = serve::rest_router(predictor, http_limit(&config, sample))
         // Beside the protocol's routes, and without its limits.
+        .merge(serve::openai_router(text))
         .merge(serve::metrics_router(link));
     let http_server = axum::serve(http, router).with_graceful_shutdown(told(ending.subscribe()));
     let servers = async {

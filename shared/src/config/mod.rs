@@ -111,6 +111,8 @@ pub struct EdgeConfig {
     pub model_name: String,
     /// Largest batch of one request.
     pub max_batch: usize,
+    /// Most tokens that one request may have generated.
+    pub max_tokens: usize,
     /// Threads that compute heads.
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
@@ -226,6 +228,7 @@ impl Default for EdgeConfig {
             http_listen: ([127, 0, 0, 1], 8000).into(),
             model_name: "digits".into(),
             max_batch: 1024,
+            max_tokens: 4096,
             threads: 2,
             queue: 256,
             deadline_ms: 5_000,
