@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    clock::Clock, handshake::Handshake, inference::Inference, service::Split, tails::Tails,
-    train::Trainer,
+    clock::Clock, generate::Generation, handshake::Handshake, inference::Inference, service::Split,
+    tails::Tails, train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -93,12 +93,14 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
         codec: config.activation_codec(),
         clock: clock.clone(),
     });
+    let generation = Generation::new(config, &inference, ended.clone());
     let trainer = Trainer::new(config, handshake.clone(), library.clone(), tails, pool, ended);
     Ok(Split {
         spec: config.model.clone(),
         handshake,
         inference,
         trainer,
+        generation,
         library,
         clock,
         limit: config.cloud.max_activation_bytes,

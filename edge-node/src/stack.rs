@@ -16,6 +16,7 @@ use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 use crate::{
     cloud::{CloudClient, InferAnswer, InferCall},
     deploy::Deployer,
+    generate::SplitGenerator,
     predict::SplitPredictor,
     proto,
     reconfigure::Reconfigurer,
@@ -80,12 +81,13 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let pool = ComputePool::new(config.edge.threads, config.edge.queue);
     let deployer = Deployer::new(&config, pool.clone(), client.clone())?;
     let (deployed, current) = watch::channel(None);
-    let cloud = cloud_call(&config, client);
+    let cloud = cloud_call(&config, client.clone());
+    let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);
     let predictor = Arc::new(SplitPredictor::new(config.clone(), current, pool, cloud));
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
     let name = config.edge.model_name.clone();
-    let text = Arc::new(TextService::new(predictor.clone(), name, files, config.edge.max_tokens));
+    let text = Arc::new(TextService::new(Arc::new(generator), name, files, config.edge.max_tokens));
     tracing::info!(
         grpc = %config.edge.grpc_listen, http = %config.edge.http_listen, cloud = config.edge.cloud,
         link = config.link.profile, "edge node serves"
@@ -94,7 +96,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (health, health_service) = tonic_health::server::health_reporter();
     // Not healthy until something is deployed: `docker compose` waits for that.
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    type Grpc = serve::GrpcService<SplitPredictor, SplitPredictor>;
+    type Grpc = serve::GrpcService<SplitPredictor, SplitGenerator>;
     health.set_not_serving::<Grpc>().await;
     let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link.clone(), deployed);
     tokio::spawn(reconfigurer.run(async move || {

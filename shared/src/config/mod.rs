@@ -98,6 +98,12 @@ pub struct CloudConfig {
     pub max_tails: usize,
     /// Training runs kept in memory.
     pub max_runs: usize,
+    /// Sequences that are continued at once.
+    pub max_sessions: usize,
+    /// Memory of all their caches, bytes.
+    pub max_cache_bytes: usize,
+    /// How long a sequence may do nothing before it is ended, s.
+    pub session_idle_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +123,12 @@ pub struct EdgeConfig {
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
+    /// Sequences that are continued at once.
+    pub max_sessions: usize,
+    /// Memory of all their caches, bytes.
+    pub max_cache_bytes: usize,
+    /// How long a client may leave tokens unread before its sequence is ended, s.
+    pub session_idle_s: u64,
     /// How long the cloud may take to answer one request, both ways over the link included, ms.
     pub deadline_ms: u64,
 }
@@ -216,6 +228,9 @@ impl Default for CloudConfig {
             max_activation_bytes: 512 << 20,
             max_tails: 8,
             max_runs: 16,
+            max_sessions: 64,
+            max_cache_bytes: 1 << 30,
+            session_idle_s: 60,
         }
     }
 }
@@ -231,6 +246,9 @@ impl Default for EdgeConfig {
             max_tokens: 4096,
             threads: 2,
             queue: 256,
+            max_sessions: 64,
+            max_cache_bytes: 1 << 30,
+            session_idle_s: 60,
             deadline_ms: 5_000,
         }
     }

@@ -7,31 +7,48 @@
 //! seed and the parameter's name, never on where the cut is.
 
 mod activation;
+mod alexnet;
+mod batch_norm;
 mod blocks;
+mod conv;
+mod decoder;
+mod gpt2;
 mod lenet;
+mod llama;
 pub mod loss;
 mod mlp;
+mod mobilenet;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
+mod resnet;
 mod segment;
 mod spec;
 mod stage;
+mod vgg;
 mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    alexnet::AlexnetSpec,
+    decoder::RopeScaling,
+    gpt2::Gpt2Spec,
     lenet::LenetSpec,
+    llama::LlamaSpec,
     loss::LossKind,
     mlp::MlpSpec,
+    mobilenet::MobilenetV2Spec,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    resnet::{ResnetBlock, ResnetSpec},
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
+    vgg::VggSpec,
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
 };
 
@@ -44,6 +61,8 @@ pub enum ModelError {
     Weight { name: String, problem: String },
     #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
     Split { split: usize, stages: usize, model: &'static str },
+    #[error("training: {0}")]
+    Training(String),
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

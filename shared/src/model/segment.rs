@@ -31,6 +31,13 @@ pub struct SegmentCache {
     stages: Vec<StageCache>,
 }
 
+impl SegmentCache {
+    /// Bytes of all tensors kept.
+    pub fn bytes(&self) -> usize {
+        self.stages.iter().map(StageCache::bytes).sum()
+    }
+}
+
 /// What one training step of a tail gives.
 pub struct TailStep {
     pub loss: f32,
@@ -49,6 +56,9 @@ impl Segment {
         train: bool,
     ) -> Result<Self, ModelError> {
         spec.check_split(range.end)?;
+        if train {
+            spec.check_training()?;
+        }
         let device = if train { Device::flex().autodiff() } else { Device::flex() };
         let plans = spec.stages();
         let stages = plans[range].iter().map(|p| p.build(weights, &device));
@@ -87,6 +97,7 @@ impl Segment {
     }
 
     /// The next positions of a sequence; what came before is in `cache`, which is new for a new one.
+    /// After an error the cache is of no more use: some stages may have taken the positions in.
     pub fn infer_next(
         &self,
         input: &NamedTensors,
