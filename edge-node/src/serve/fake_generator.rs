@@ -1,8 +1,11 @@
 //! A generator for tests: ids that depend on the prompt, the seed and the position only.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use futures_util::stream;
@@ -24,8 +27,8 @@ const FAILS_LATE: i64 = 393;
 #[derive(Default)]
 pub struct FakeGenerator {
     pub positions: usize,
-    /// Ids are below this.
-    pub vocabulary: u64,
+    /// The ids that it draws from.
+    pub ids: Range<i64>,
     /// How long a token takes, ms.
     pub token_ms: u64,
     /// Generations that are neither complete nor dropped.
@@ -61,7 +64,8 @@ impl Generator for FakeGenerator {
         if let Some(failure) = Self::failure(&request, 0) {
             return Err(failure);
         }
-        let (vocabulary, token_ms) = (self.vocabulary, self.token_ms);
+        let (first, count, token_ms) =
+            (self.ids.start, (self.ids.end - self.ids.start) as u64, self.token_ms);
         let drawn = request.sampling.temperature > 0.0;
         let seed = if drawn { request.sampling.seed } else { 0 };
         let state = request.prompt.iter().fold(seed, |sum, &id| mixed(sum ^ id as u64));
@@ -75,7 +79,7 @@ impl Generator for FakeGenerator {
             if let Some(failure) = Self::failure(&request, done) {
                 return Some((Err(failure), None));
             }
-            let id = (mixed(state) % vocabulary) as i64;
+            let id = first + (mixed(state) % count) as i64;
             if request.stop.contains(&id) {
                 return Some((Ok(Event::End(Finish::Stop)), None));
             }

@@ -73,7 +73,7 @@ async fn client(mode: &'static str, generator: FakeGenerator) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openai_and_tritonclient_work_unchanged() {
     // Ids up to 399 of a tokenizer with 384: some have no text, some end the answer.
-    let generator = FakeGenerator { positions: 512, vocabulary: 400, ..Default::default() };
+    let generator = FakeGenerator { positions: 512, ids: 0..400, ..Default::default() };
     client("protocol", generator).await;
 }
 
@@ -81,6 +81,6 @@ async fn openai_and_tritonclient_work_unchanged() {
 async fn failures_reach_the_client_and_clients_that_leave_end_generations() {
     // 900 tokens take at least 9 s: longer than the client of the test stays.
     let generator =
-        FakeGenerator { positions: 1024, vocabulary: 10, token_ms: 10, ..Default::default() };
+        FakeGenerator { positions: 1024, ids: 20..40, token_ms: 10, ..Default::default() };
     client("failures", generator).await;
 }

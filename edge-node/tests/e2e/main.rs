@@ -10,4 +10,5 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod reconfigure;
+mod text;
 mod training;

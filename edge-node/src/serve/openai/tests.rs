@@ -13,7 +13,7 @@ use crate::serve::{TextFiles, fake_generator::FakeGenerator};
 /// Status and body of a POST to a server of a model with so many positions.
 async fn post(positions: usize, path: &str, body: &str) -> (u16, Value) {
     let files = TextFiles::open(None).unwrap();
-    let generator = Arc::new(FakeGenerator { positions, vocabulary: 10, ..Default::default() });
+    let generator = Arc::new(FakeGenerator { positions, ids: 0..10, ..Default::default() });
     let service = Arc::new(TextService::new(generator, "toy".into(), files, 100));
     let request = Request::post(path).body(Body::from(body.to_string())).unwrap();
     let response = openai_router(service).oneshot(request).await.unwrap();
