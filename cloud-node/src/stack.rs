@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{Router, routing::get};
 use cleave_shared::{
     checkpoint::{Library, RunStore},
     compute::ComputePool,
     config::Config,
     listen::listen,
-    shutdown,
+    shutdown, telemetry,
     wire::{self, v1::split_service_server::SplitServiceServer},
 };
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
@@ -32,6 +33,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), String> {
+    if let Some(address) = config.cloud.metrics_listen {
+        // Before anything is counted: what was set earlier would be lost.
+        telemetry::metrics::init();
+        serve_metrics(listen("cloud.metrics_listen", address).await?);
+    }
     let (ending, ended) = watch::channel(false);
     let service = service(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
@@ -75,6 +81,16 @@ pub async fn serve(config: Config) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// `GET /metrics`, for the life of the process.
+fn serve_metrics(listener: TcpListener) {
+    let router = Router::new().route("/metrics", get(async || telemetry::metrics::render()));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::warn!(%error, "metrics are no longer served");
+        }
+    });
 }
 
 /// The service and what it stands on.

@@ -88,6 +88,8 @@ pub struct LinkConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct CloudConfig {
     pub listen: SocketAddr,
+    /// Where `GET /metrics` answers in Prometheus' text format; without it, nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Threads that compute tails.
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
@@ -223,6 +225,7 @@ impl Default for CloudConfig {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 50051).into(),
+            metrics_listen: None,
             threads: 2,
             queue: 256,
             max_activation_bytes: 512 << 20,

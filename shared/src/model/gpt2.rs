@@ -109,7 +109,8 @@ impl ModelFamily for Gpt2Spec {
             Head::new(norm, names, spec.tied, [vocabulary, hidden], params)
         };
         let flops = 2 * positions * hidden * vocabulary;
-        plans.push(StagePlan::new("head", self.outputs(), flops, head));
+        let logits = vec![Port::sequence("x", positions, &[vocabulary])];
+        plans.push(StagePlan::new("head", logits, flops, head));
         plans
     }
 }
