@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 
 use minijinja::{
-    Environment, Error, ErrorKind, Value, context,
-    syntax::SyntaxConfig,
-    value::{Kwargs, Rest},
+    Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig, value::Kwargs,
 };
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -80,7 +78,7 @@ fn strftime_now(format: String) -> Result<String, Error> {
 }
 
 /// JSON as Python's `json.dumps` writes it.
-fn tojson(value: Value, _: Rest<Value>, options: Kwargs) -> Result<Value, Error> {
+fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let mut json = Vec::new();
     let written = match indent {
