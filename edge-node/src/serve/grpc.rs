@@ -2,25 +2,27 @@
 //!
 //! Raw tensors pass through as [`Bytes`], so that this layer costs no copy in either direction.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use cleave_shared::{
     model::Port,
     tensor::{DType, HostTensor},
 };
-use tonic::{Request, Response, Status};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
-    SERVER_VERSION,
+    Generator, InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
+    SERVER_VERSION, grpc_stream,
     request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
+    text::TextService,
 };
 use crate::proto::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelStreamInferResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
     grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
     infer_parameter::ParameterChoice,
     model_infer_request::InferInputTensor,
@@ -28,22 +30,44 @@ use crate::proto::inference::{
     model_metadata_response::TensorMetadata,
 };
 
-/// The service over one predictor; made by [`grpc_service`].
-pub struct GrpcInference<P> {
-    predictor: Arc<P>,
+/// The service over one model; made by [`grpc_service`].
+pub struct GrpcInference<P, G> {
+    pub(super) predictor: Arc<P>,
+    pub(super) text: Arc<TextService<G>>,
 }
 
-/// The tonic service over one predictor.
-pub type GrpcService<P> = GrpcInferenceServiceServer<GrpcInference<P>>;
+impl<P, G> Clone for GrpcInference<P, G> {
+    fn clone(&self) -> Self {
+        Self { predictor: self.predictor.clone(), text: self.text.clone() }
+    }
+}
+
+/// The tonic service over one model.
+pub type GrpcService<P, G> = GrpcInferenceServiceServer<GrpcInference<P, G>>;
 
 /// The service, ready to be added to a tonic server. Longer requests are refused while decoding.
-pub fn grpc_service<P: Predictor>(predictor: Arc<P>, max_message_bytes: usize) -> GrpcService<P> {
-    GrpcInferenceServiceServer::new(GrpcInference { predictor })
+pub fn grpc_service<P: Predictor, G: Generator>(
+    predictor: Arc<P>,
+    text: Arc<TextService<G>>,
+    max_message_bytes: usize,
+) -> GrpcService<P, G> {
+    GrpcInferenceServiceServer::new(GrpcInference { predictor, text })
         .max_decoding_message_size(max_message_bytes)
 }
 
 #[tonic::async_trait]
-impl<P: Predictor> GrpcInferenceService for GrpcInference<P> {
+impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
+    type ModelStreamInferStream =
+        Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
+
+    async fn model_stream_infer(
+        &self,
+        requests: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let answers = grpc_stream::answers(self.clone(), requests.into_inner());
+        Ok(Response::new(Box::pin(answers)))
+    }
+
     async fn server_live(
         &self,
         _: Request<ServerLiveRequest>,
@@ -235,7 +259,7 @@ fn reply(
     }
 }
 
-fn parameter(key: &str, value: ParameterChoice) -> (String, InferParameter) {
+pub(super) fn parameter(key: &str, value: ParameterChoice) -> (String, InferParameter) {
     (key.to_string(), InferParameter { parameter_choice: Some(value) })
 }
 

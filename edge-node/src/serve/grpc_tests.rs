@@ -13,7 +13,11 @@ use crate::{
         grpc_inference_service_client::GrpcInferenceServiceClient,
         model_infer_request::InferRequestedOutputTensor,
     },
-    serve::fake::{self, Fake},
+    serve::{
+        TextFiles,
+        fake::{self, Fake},
+        fake_generator::FakeGenerator,
+    },
 };
 
 const LIMIT: usize = 4096;
@@ -22,7 +26,9 @@ const LIMIT: usize = 4096;
 async fn client(fake: Fake) -> GrpcInferenceServiceClient<Channel> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = grpc_service(Arc::new(fake), LIMIT);
+    let (generator, files) = (FakeGenerator::default(), TextFiles::open(None).unwrap());
+    let text = Arc::new(TextService::new(Arc::new(generator), "toy".into(), files, 1));
+    let service = grpc_service(Arc::new(fake), text, LIMIT);
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap()
@@ -261,4 +267,24 @@ proptest! {
             prop_assert_eq!(inputs[0].1.shape()[1..].to_vec(), vec![2, 3]);
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_answers_each_request_of_a_plain_model_once() {
+    let wrong = ModelInferRequest { model_name: "boat".into(), ..raw_request() };
+    let requests = tokio_stream::iter([raw_request(), wrong, raw_request()]);
+    let stream = client(Fake::default()).await.model_stream_infer(requests).await.unwrap();
+    let mut stream = stream.into_inner();
+    for failed in [false, true, false] {
+        let answer = stream.message().await.unwrap().unwrap();
+        assert_eq!(!answer.error_message.is_empty(), failed, "{}", answer.error_message);
+        let response = answer.infer_response.unwrap();
+        assert_eq!(response.id, "abc");
+        if !failed {
+            assert_eq!(response.raw_output_contents, [floats(&[21., 1.])]);
+            let last = response.parameters["triton_final_response"].parameter_choice.as_ref();
+            assert_eq!(last, Some(&ParameterChoice::BoolParam(true)));
+        }
+    }
+    assert!(stream.message().await.unwrap().is_none());
 }

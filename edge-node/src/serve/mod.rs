@@ -11,20 +11,30 @@
 //! - `grpc` and `rest` only translate: messages and bodies in, responses and errors out. The REST
 //!   side has two helpers of its own: `rest_body` (JSON and binary framing) and `json_data` (nested
 //!   number lists).
+//! - `grpc_stream` is `ModelStreamInfer`, token by token; `openai` has the same for OpenAI's clients.
+//!   Both are forms of `text`, which makes text of what a [`Generator`] yields.
 //! - `error` gives each failure its gRPC code and its HTTP status.
 
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_generator;
 mod generator;
 mod grpc;
 mod input;
+mod grpc_stream;
+mod grpc_stream_request;
 mod json_data;
 mod metrics;
+mod openai;
 mod request;
 mod rest;
 mod rest_body;
 mod texts;
+mod text;
+#[cfg(test)]
+mod text_clients_tests;
 
 use cleave_shared::{model::Port, wire::NamedTensors};
 
@@ -32,7 +42,9 @@ pub use error::InferError;
 pub use generator::{Event, Events, Finish, Generation, Generator, Sampling};
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use metrics::metrics_router;
+pub use openai::openai_router;
 pub use rest::rest_router;
+pub use text::{TextFiles, TextService};
 
 /// Name that server metadata reports.
 pub const SERVER_NAME: &str = "cleave";

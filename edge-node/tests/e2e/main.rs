@@ -12,4 +12,5 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod reconfigure;
+mod text;
 mod training;

@@ -119,6 +119,8 @@ pub struct EdgeConfig {
     pub model_name: String,
     /// Largest batch of one request.
     pub max_batch: usize,
+    /// Most tokens that one request may have generated.
+    pub max_tokens: usize,
     /// Threads that compute heads.
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
@@ -244,6 +246,7 @@ impl Default for EdgeConfig {
             http_listen: ([127, 0, 0, 1], 8000).into(),
             model_name: "digits".into(),
             max_batch: 1024,
+            max_tokens: 4096,
             threads: 2,
             queue: 256,
             max_sessions: 64,
