@@ -8,28 +8,37 @@
 
 mod activation;
 mod blocks;
+mod filters;
 mod lenet;
+pub mod lora;
 pub mod loss;
+mod matrices;
 mod mlp;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod quantize;
 mod segment;
+mod sparsity;
 mod spec;
 mod stage;
 mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     lenet::LenetSpec,
+    lora::{LoraSpec, MergedWeights, Side, Sides},
     loss::LossKind,
     mlp::MlpSpec,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    quantize::WeightFormat,
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
+    sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
@@ -44,6 +53,8 @@ pub enum ModelError {
     Weight { name: String, problem: String },
     #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
     Split { split: usize, stages: usize, model: &'static str },
+    #[error("{model} cannot be pruned: {problem}")]
+    Prune { model: &'static str, problem: String },
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

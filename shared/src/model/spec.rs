@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    Block, FilterChain, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -59,6 +59,15 @@ pub trait ModelFamily {
     /// What weight files may put before, or leave out of, the names of parameters.
     fn prefixes(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// Whether this weight of a linear layer is stored `[in, out]`, as GPT-2's `Conv1D` does (PEFT's
+    /// `fan_in_fan_out`), and not `[out, in]`.
+    fn is_input_major(&self, _weight: &str) -> bool {
+        false
+    }
+    /// Convolutions that may lose filters, in order; see [`FilterChain`].
+    fn filter_chain(&self) -> Option<FilterChain> {
+        None
     }
 }
 
@@ -119,6 +128,16 @@ impl ModelSpec {
     /// See [`ModelFamily::prefixes`].
     pub fn prefixes(&self) -> &'static [&'static str] {
         self.family().prefixes()
+    }
+
+    /// See [`ModelFamily::is_input_major`].
+    pub fn is_input_major(&self, weight: &str) -> bool {
+        self.family().is_input_major(weight)
+    }
+
+    /// See [`ModelFamily::filter_chain`].
+    pub fn filter_chain(&self) -> Option<FilterChain> {
+        self.family().filter_chain()
     }
 
     pub fn stage_names(&self) -> Vec<String> {
