@@ -23,6 +23,7 @@ use crate::{
     demo,
     evaluate::EdgeClient,
     link::{edges::ProfileSource, proxy, simulate},
+    optimize::{prune, quantize},
     stack, train,
 };
 
@@ -68,6 +69,10 @@ enum NodeCommand {
         #[arg(long)]
         exit: bool,
     },
+    /// Measures the model with its weights in 8 and in 4 bits: size, latency, accuracy
+    Quantize(QuantizeArgs),
+    /// Makes a smaller model of the trained one, and fine-tunes it over the split
+    Prune(PruneArgs),
     /// Exits with 0 if the node at `edge.grpc_listen` is healthy
     Health,
     /// The cloud node, for the demo
@@ -86,6 +91,41 @@ struct TrainArgs {
     /// Leave what is deployed as it is
     #[arg(long)]
     no_deploy: bool,
+}
+
+#[derive(Args)]
+struct QuantizeArgs {
+    /// Which weights: seed:N, file:FINGERPRINT or run:ID:STEP [default: what is deployed]
+    #[arg(long, value_name = "ID")]
+    weights: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct PruneArgs {
+    /// What goes: the smallest weights, which become zero, or whole filters of convolutions
+    #[arg(long, value_enum, default_value = "magnitude")]
+    method: PruneMethod,
+    /// Share that goes, 0 to less than 1
+    #[arg(long, default_value_t = 0.5)]
+    amount: f64,
+    /// Trains the pruned model over the split for this many epochs
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    fine_tune: Option<u64>,
+    /// Which weights: seed:N, file:FINGERPRINT or run:ID:STEP [default: what is deployed]
+    #[arg(long, value_name = "ID")]
+    weights: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PruneMethod {
+    Magnitude,
+    Filter,
 }
 
 #[derive(Args)]
@@ -197,6 +237,17 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         }
         NodeCommand::Demo { edge, exit } => {
             demo::demo(&config, &args, &demo::Options { edge, exit }).await
+        }
+        NodeCommand::Quantize(QuantizeArgs { weights, json }) => {
+            quantize::quantize(&config, &quantize::Options { weights, json }).await
+        }
+        NodeCommand::Prune(PruneArgs { method, amount, fine_tune, weights, json }) => {
+            let method = match method {
+                PruneMethod::Magnitude => prune::Method::Magnitude,
+                PruneMethod::Filter => prune::Method::Filter,
+            };
+            let options = prune::Options { method, amount, weights, fine_tune, json };
+            prune::prune(&config, &options).await
         }
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -113,7 +113,7 @@ fn seeded(spec: &ModelSpec) -> NamedTensors {
 fn trained_lenet(digits: &Digits) -> NamedTensors {
     let spec = lenet();
     let mut both = halves(&spec, 4, &seeded(&spec));
-    digits.train(&mut both, 12, &adam(0.001));
+    digits.train(&mut both, 30, &adam(0.001));
     weights_of(&both)
 }
 
@@ -318,8 +318,7 @@ fn split_lora_training_gives_pytorchs_numbers() {
         put(&format!("split{split}"), vec![("losses".into(), losses)]);
         put(&format!("split{split}"), factors(weights_of(&both)).0);
     }
-    let inputs: Vec<f32> =
-        batches.iter().flat_map(|b| b.inputs[0].1.to_f32().unwrap()).collect();
+    let inputs: Vec<f32> = batches.iter().flat_map(|b| b.inputs[0].1.to_f32().unwrap()).collect();
     let labels: Vec<i64> = batches.iter().flat_map(|b| b.labels.to_i64().unwrap()).collect();
     let steps = STEPS as usize;
     let inputs = HostTensor::from_f32(vec![steps, BATCH, 64], &inputs);

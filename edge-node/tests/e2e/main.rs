@@ -9,5 +9,6 @@ mod inference;
 mod large;
 mod link_proxy;
 mod nodes;
+mod optimisation;
 mod reconfigure;
 mod training;

@@ -54,8 +54,7 @@ pub fn prune_filters(
         }
         for Consumer { layer, inputs_per_filter } in consumers {
             let width = *inputs_per_filter;
-            let inputs: Vec<usize> =
-                kept.iter().flat_map(|f| f * width..(f + 1) * width).collect();
+            let inputs: Vec<usize> = kept.iter().flat_map(|f| f * width..(f + 1) * width).collect();
             select(&mut tensors, &format!("{layer}.weight"), 1, &inputs)?;
         }
         widths.push(kept.len());
@@ -100,7 +99,10 @@ fn select(
     let highest = kept.last().copied().unwrap_or(0);
     let extent = shape.get(axis).copied().unwrap_or(0);
     if highest >= extent {
-        return Err(weight_error(name, format!("shape {shape:?} does not fit the layer before it")));
+        return Err(weight_error(
+            name,
+            format!("shape {shape:?} does not fit the layer before it"),
+        ));
     }
     let inner: usize = shape[axis + 1..].iter().product();
     let values = floats(tensor, name)?;

@@ -66,13 +66,7 @@ pub struct LoraSpec {
 
 impl Default for LoraSpec {
     fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            targets: vec![ALL_LINEAR.into()],
-            sides: Sides::Both,
-            seed: 1,
-        }
+        Self { rank: 8, alpha: 16.0, targets: vec![ALL_LINEAR.into()], sides: Sides::Both, seed: 1 }
     }
 }
 

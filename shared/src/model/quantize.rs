@@ -92,9 +92,10 @@ impl Packed {
     fn floats(&self) -> Vec<f32> {
         let count: usize = self.shape.iter().product();
         let mut floats: Vec<f32> = if self.half {
-            let pairs = self.values.iter().flat_map(|&byte| {
-                [f32::from((byte << 4) as i8 >> 4), f32::from(byte as i8 >> 4)]
-            });
+            let pairs = self
+                .values
+                .iter()
+                .flat_map(|&byte| [f32::from((byte << 4) as i8 >> 4), f32::from(byte as i8 >> 4)]);
             pairs.take(count).collect()
         } else {
             self.values.iter().map(|&byte| f32::from(byte as i8)).collect()

@@ -8,8 +8,8 @@ use std::ops::Range;
 use burn::tensor::{Device, Gradients};
 
 use super::{
-    Activation, BufferUpdates, LoraSpec, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec, Pass,
-    Stage, StageCache, WeightFormat, Weights,
+    Activation, BufferUpdates, LoraSpec, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec,
+    Pass, Stage, StageCache, WeightFormat, Weights,
 };
 use crate::{tensor::HostTensor, wire::NamedTensors};
 

@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, FilterChain, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    Block, FilterChain, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights,
+    stage::BlockStage,
 };
 
 type Build =

@@ -12,8 +12,8 @@ use burn::{
 };
 
 use super::{
-    Activation, BufferUpdates, LoraSpec, Mode, ModelError, OptimizerSpec, Pass, Value, WeightFormat,
-    Weights,
+    Activation, BufferUpdates, LoraSpec, Mode, ModelError, OptimizerSpec, Pass, Value,
+    WeightFormat, Weights,
     lora::{Attach, is_factor},
     params::ParamNames,
     quantize::Quantizer,
