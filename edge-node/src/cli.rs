@@ -23,7 +23,7 @@ use crate::{
     demo,
     evaluate::EdgeClient,
     link::{edges::ProfileSource, proxy, simulate},
-    optimize::{prune, quantize},
+    optimize::{adapter, prune, quantize},
     stack, train,
 };
 
@@ -73,6 +73,9 @@ enum NodeCommand {
     Quantize(QuantizeArgs),
     /// Makes a smaller model of the trained one, and fine-tunes it over the split
     Prune(PruneArgs),
+    /// LoRA adapters to and from the folders of Hugging Face's PEFT
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
     /// Exits with 0 if the node at `edge.grpc_listen` is healthy
     Health,
     /// The cloud node, for the demo
@@ -126,6 +129,29 @@ struct PruneArgs {
 enum PruneMethod {
     Magnitude,
     Filter,
+}
+
+#[derive(Subcommand)]
+enum AdapterCommand {
+    /// Writes the adapters of a run: adapter_config.json and adapter_model.safetensors
+    Export {
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+        /// Which weights: run:ID:STEP [default: what is deployed]
+        #[arg(long, value_name = "ID")]
+        weights: Option<String>,
+        /// What the class that loads them puts before the names of layers, such as transformer.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        prefix: String,
+    },
+    /// Makes a run of a folder's adapters and deploys it
+    Import {
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Run id: letters, digits, '-' and '_'
+        #[arg(long, value_name = "ID")]
+        run: String,
+    },
 }
 
 #[derive(Args)]
@@ -248,6 +274,12 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
             };
             let options = prune::Options { method, amount, weights, fine_tune, json };
             prune::prune(&config, &options).await
+        }
+        NodeCommand::Adapter(AdapterCommand::Export { out, weights, prefix }) => {
+            adapter::export(&config, weights.as_deref(), out, prefix).await
+        }
+        NodeCommand::Adapter(AdapterCommand::Import { from, run }) => {
+            adapter::import(&config, from, run).await
         }
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -3,8 +3,9 @@
 //! The whole model is brought to the edge (stages of a run that only the cloud holds are fetched),
 //! changed, and measured before and after: bytes of weights in memory, the median time of one sample,
 //! accuracy on the held-out data. [`quantize`] only measures, since nodes quantise what they serve by
-//! themselves (`quantize.weights`); [`prune`] writes the new model, and can fine-tune it over the split.
+//! themselves (`quantize.weights`); [`adapter`] exchanges LoRA adapters with PEFT; [`prune`] writes the new model, and can fine-tune it over the split.
 
+pub mod adapter;
 pub mod prune;
 pub mod quantize;
 mod report;

@@ -95,6 +95,27 @@ async fn adapters_are_trained_stored_alone_resumed_and_served() {
 }
 
 #[tokio::test]
+async fn adapters_go_out_to_peft_and_come_back() {
+    let mut nodes = Nodes::new(&with_lora("both"));
+    nodes.start_cloud().await;
+    run(nodes.edge_command(&["train", "--run", "a"]));
+    nodes.start_edge().await;
+    let input = digits(&nodes.config(), 4);
+    let expected = nodes.infer(input.clone()).await.unwrap();
+    assert_eq!(expected.model_version, "a-120");
+    let out = nodes.path().join("peft").display().to_string();
+    let text = run(nodes.edge_command(&["adapter", "export", "--out", &out]));
+    assert!(text.contains("adapters of 2 layers"), "{text}");
+    run(nodes.edge_command(&["adapter", "import", "--from", &out, "--run", "b"]));
+    let reply = crate::nodes::eventually("the imported adapters", async || {
+        let reply = nodes.infer(input.clone()).await.expect("requests go on");
+        (reply.model_version == "b-1").then_some(reply)
+    });
+    let reply = reply.await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+    assert_eq!(reply.raw_output_contents, expected.raw_output_contents);
+}
+
+#[tokio::test]
 async fn a_side_without_adapters_sends_and_stores_nothing() {
     let mut nodes = Nodes::new(&with_lora("cloud"));
     nodes.start_cloud().await;
@@ -104,8 +125,8 @@ async fn a_side_without_adapters_sends_and_stores_nothing() {
     let metrics = fs::read_to_string(nodes.runs().join("edge/a/metrics.jsonl")).unwrap();
     let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert_eq!(last["kind"], "validation");
-    let steps = metrics.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
-    let last = steps.filter(|l| l["kind"] == "step").last().unwrap();
+    let mut steps = metrics.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    let last = steps.rfind(|l| l["kind"] == "step").unwrap();
     let bytes = |key: &str| last[key].as_u64().unwrap();
     // The activation of fc1 is 32 × 16 floats, 2 KiB; its gradient would be as much.
     let (up, down) = (bytes("uplink_bytes"), bytes("downlink_bytes"));

@@ -16,6 +16,7 @@
 
 mod atomic;
 mod library;
+pub mod peft;
 mod store;
 mod training;
 mod weights_id;

@@ -13,8 +13,11 @@ use crate::{tensor::HostTensor, wire::NamedTensors};
 pub struct FilterChain {
     pub layers: Vec<FilterLayer>,
     /// The spec with these numbers of filters, one for each of `layers`.
-    pub narrowed: Box<dyn Fn(&[usize]) -> ModelSpec>,
+    pub narrowed: Narrow,
 }
+
+/// A spec from numbers of filters.
+pub type Narrow = Box<dyn Fn(&[usize]) -> ModelSpec>;
 
 /// One convolution, `<layer>.weight` `[out, in, kh, kw]`, with or without a bias.
 pub struct FilterLayer {

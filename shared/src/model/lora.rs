@@ -105,9 +105,14 @@ pub fn factor_names(layer: &str) -> [String; 2] {
     [format!("{layer}.lora_A.weight"), format!("{layer}.lora_B.weight")]
 }
 
+/// The layer that a factor of this name belongs to.
+pub fn layer_of(factor: &str) -> Option<&str> {
+    [".lora_A.weight", ".lora_B.weight"].iter().find_map(|end| factor.strip_suffix(end))
+}
+
 /// Whether a tensor of this name is a factor of an adapter.
 pub fn is_factor(name: &str) -> bool {
-    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+    layer_of(name).is_some()
 }
 
 /// `alpha/r · B A` in the layout of the weight: `[out, in]`, or `[in, out]` if `input_major`.
@@ -253,6 +258,28 @@ impl Weights for MergedWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::HostTensor;
+
+    #[test]
+    fn both_layouts_learn_the_same() {
+        let spec = |name| ParamSpec { name, shape: &[2, 3], init: Init::Zeros };
+        let [a, b] = factor_names("fc");
+        let (a_values, b_values) = ([1.0, 2.0, 3.0], [10.0, 100.0]);
+        let factors = vec![
+            (a, HostTensor::from_f32(vec![1, 3], &a_values)),
+            (b, HostTensor::from_f32(vec![2, 1], &b_values)),
+        ];
+        let merged = |shape: &[usize], input_major: bool| {
+            let zeros = HostTensor::from_f32(shape.to_vec(), &[0.0; 6]);
+            let base = LoadedWeights::new(vec![("fc.weight".into(), zeros)]);
+            let mut weights =
+                MergedWeights::new(Box::new(base), factors.clone(), 0.5, move |_| input_major);
+            let data = weights.data(&ParamSpec { shape, ..spec("fc.weight") }).unwrap();
+            data.iter::<f32>().collect::<Vec<f32>>()
+        };
+        assert_eq!(merged(&[2, 3], false), [5.0, 10.0, 15.0, 50.0, 100.0, 150.0]);
+        assert_eq!(merged(&[3, 2], true), [5.0, 50.0, 10.0, 100.0, 15.0, 150.0]);
+    }
 
     #[test]
     fn targets_are_whole_parts_of_a_name() {
