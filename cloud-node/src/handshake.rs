@@ -31,6 +31,7 @@ impl Handshake {
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
             weights: String::new(),
+            weight_format: config.quantize.weights.name().into(),
         };
         Self { own, spec: config.model.clone() }
     }
@@ -73,6 +74,7 @@ mod tests {
             spec: "{}".into(),
             split_point: 99,
             activation_codec: "f16".into(),
+            weight_format: "int4".into(),
             ..good.clone()
         };
         let status = handshake.check(Some(&bad)).unwrap_err();
@@ -81,6 +83,7 @@ mod tests {
             "protocol version: edge has 9, cloud has 1",
             "model spec: edge has {}, cloud has {\"family\":\"lenet\"",
             "activation codec: edge has f16, cloud has f32",
+            "quantize.weights: edge has int4, cloud has none",
             "split point: edge has 99, the model allows 0 to 6",
         ] {
             assert!(status.message().contains(part), "{part}: {}", status.message());

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use cleave_shared::{
-    checkpoint::{Library, WeightsId},
+    checkpoint::{AdapterBase, Library, WeightsId},
     codec::F32,
     compute::ComputeError,
     model::{ModelError, ModelSpec},
@@ -119,17 +119,20 @@ impl SplitService for Split {
         let v1::FetchWeightsRequest { weights: id, stages } = request.into_inner();
         let weights_id = parse_id(&id)?;
         let (library, names) = (self.library.clone(), stages.clone());
-        let tensors = blocking(move || {
+        let (tensors, adapters) = blocking(move || {
             let WeightsId::Run { run, step } = &weights_id else {
                 let text = format!("{weights_id} is not stored here: the edge has it as well");
                 return Err(Status::invalid_argument(text));
             };
             library.check_present(&weights_id, &names).map_err(library_status)?;
-            library.store().export(run, *step, &names).map_err(store_status)
+            let store = library.store();
+            let tensors = store.export(run, *step, &names).map_err(store_status)?;
+            Ok((tensors, store.adapters(run, *step).map_err(store_status)?))
         })
         .await?;
-        let message =
-            v1::StageWeights { weights: id, tensors: wire::encode(tensors, &F32), stages };
+        let tensors = wire::encode(tensors, &F32);
+        let adapters = adapters.map(|a| a.to_json()).unwrap_or_default();
+        let message = v1::StageWeights { weights: id, tensors, stages, adapters };
         let wrap = |w| v1::WeightsPart { kind: Some(v1::weights_part::Kind::Weights(w)) };
         let parts = wire::send(message, wrap).into_iter().map(Ok);
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
@@ -153,9 +156,12 @@ impl SplitService for Split {
             return Err(Status::invalid_argument(format!("the model has no stage {unknown:?}")));
         }
         let tensors = wire::decode(message.tensors, &F32)?;
+        let adapters =
+            AdapterBase::from_json(&message.adapters).map_err(Status::invalid_argument)?;
         let store = self.library.store().clone();
-        blocking(move || store.add(&run, step, &message.stages, tensors).map_err(store_status))
-            .await?;
+        let added =
+            move || store.add(&run, step, &message.stages, tensors, adapters).map_err(store_status);
+        blocking(added).await?;
         Ok(Response::new(v1::StoreWeightsReply {}))
     }
 }

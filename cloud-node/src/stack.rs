@@ -101,7 +101,8 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
     let library = Library::open(&config.model, store, config.weights.file.as_deref());
     let library = Arc::new(library.map_err(|e| format!("weights.file: {e}"))?);
     let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);
-    let tails = Arc::new(Tails::new(config.model.clone(), library.clone(), config.cloud.max_tails));
+    let (spec, format) = (config.model.clone(), config.quantize.weights);
+    let tails = Arc::new(Tails::new(spec, format, library.clone(), config.cloud.max_tails));
     let inference = Arc::new(Inference {
         handshake: handshake.clone(),
         tails: tails.clone(),

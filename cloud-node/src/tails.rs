@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
     compute::ComputePool,
-    model::{ModelSpec, Segment},
+    model::{ModelSpec, Segment, WeightFormat},
 };
 use tokio::sync::OnceCell;
 use tonic::Status;
@@ -17,6 +17,7 @@ type Slot = Arc<OnceCell<Arc<Segment>>>;
 /// Least recently used tails are dropped; requests in flight keep theirs until they are done.
 pub struct Tails {
     spec: ModelSpec,
+    format: WeightFormat,
     library: Arc<Library>,
     most: usize,
     /// Most recently used last. A handful of entries: a scan is quicker than a map.
@@ -24,8 +25,8 @@ pub struct Tails {
 }
 
 impl Tails {
-    pub fn new(spec: ModelSpec, library: Arc<Library>, most: usize) -> Self {
-        Self { spec, library, most, slots: Mutex::default() }
+    pub fn new(spec: ModelSpec, format: WeightFormat, library: Arc<Library>, most: usize) -> Self {
+        Self { spec, format, library, most, slots: Mutex::default() }
     }
 
     /// The tail of this cut, built by the first request that asks for it.
@@ -66,12 +67,12 @@ impl Tails {
     }
 
     async fn build(&self, cut: Cut, pool: &ComputePool) -> Result<Arc<Segment>, Status> {
-        let (spec, library) = (self.spec.clone(), self.library.clone());
+        let (spec, library, format) = (self.spec.clone(), self.library.clone(), self.format);
         let built = pool.run(move || {
             let range = cut.split..spec.stage_count();
             let names = &spec.stage_names()[range.clone()];
             let mut source = library.source(&cut.weights, names).map_err(library_status)?;
-            Segment::build(&spec, range, source.as_mut(), false)
+            Segment::build_in(format, &spec, range, source.as_mut())
                 .map_err(|e| Status::failed_precondition(format!("{}: {e}", cut.weights)))
         });
         Ok(Arc::new(built.await.map_err(crate::service::compute_status)??))

@@ -20,6 +20,7 @@ pub fn library_status(error: LibraryError) -> Status {
         LibraryError::Checkpoint(error) => store_status(error),
         LibraryError::Missing { .. } => Status::not_found(error.to_string()),
         LibraryError::OtherFile { .. } => Status::failed_precondition(error.to_string()),
+        LibraryError::Model(error) => crate::service::model_status(error),
         LibraryError::File(_) => Status::internal(error.to_string()),
     }
 }

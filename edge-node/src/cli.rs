@@ -24,6 +24,7 @@ use crate::{
     evaluate::EdgeClient,
     generate,
     link::{edges::ProfileSource, proxy, simulate},
+    optimize::{adapter, prune, quantize},
     serve::{Generation, Sampling},
     stack, train,
 };
@@ -72,6 +73,13 @@ enum NodeCommand {
         #[arg(long)]
         exit: bool,
     },
+    /// Measures the model with its weights in 8 and in 4 bits: size, latency, accuracy
+    Quantize(QuantizeArgs),
+    /// Makes a smaller model of the trained one, and fine-tunes it over the split
+    Prune(PruneArgs),
+    /// LoRA adapters to and from the folders of Hugging Face's PEFT
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
     /// Exits with 0 if the node at `edge.grpc_listen` is healthy
     Health,
     /// The cloud node, for the demo
@@ -116,6 +124,64 @@ struct GenerateArgs {
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct QuantizeArgs {
+    /// Which weights: seed:N, file:FINGERPRINT or run:ID:STEP [default: what is deployed]
+    #[arg(long, value_name = "ID")]
+    weights: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct PruneArgs {
+    /// What goes: the smallest weights, which become zero, or whole filters of convolutions
+    #[arg(long, value_enum, default_value = "magnitude")]
+    method: PruneMethod,
+    /// Share that goes, 0 to less than 1
+    #[arg(long, default_value_t = 0.5)]
+    amount: f64,
+    /// Trains the pruned model over the split for this many epochs
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    fine_tune: Option<u64>,
+    /// Which weights: seed:N, file:FINGERPRINT or run:ID:STEP [default: what is deployed]
+    #[arg(long, value_name = "ID")]
+    weights: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PruneMethod {
+    Magnitude,
+    Filter,
+}
+
+#[derive(Subcommand)]
+enum AdapterCommand {
+    /// Writes the adapters of a run: adapter_config.json and adapter_model.safetensors
+    Export {
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+        /// Which weights: run:ID:STEP [default: what is deployed]
+        #[arg(long, value_name = "ID")]
+        weights: Option<String>,
+        /// What the class that loads them puts before the names of layers, such as transformer.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        prefix: String,
+    },
+    /// Makes a run of a folder's adapters and deploys it
+    Import {
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Run id: letters, digits, '-' and '_'
+        #[arg(long, value_name = "ID")]
+        run: String,
+    },
 }
 
 #[derive(Args)]
@@ -228,6 +294,23 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         }
         NodeCommand::Demo { edge, exit } => {
             demo::demo(&config, &args, &demo::Options { edge, exit }).await
+        }
+        NodeCommand::Quantize(QuantizeArgs { weights, json }) => {
+            quantize::quantize(&config, &quantize::Options { weights, json }).await
+        }
+        NodeCommand::Prune(PruneArgs { method, amount, fine_tune, weights, json }) => {
+            let method = match method {
+                PruneMethod::Magnitude => prune::Method::Magnitude,
+                PruneMethod::Filter => prune::Method::Filter,
+            };
+            let options = prune::Options { method, amount, weights, fine_tune, json };
+            prune::prune(&config, &options).await
+        }
+        NodeCommand::Adapter(AdapterCommand::Export { out, weights, prefix }) => {
+            adapter::export(&config, weights.as_deref(), out, prefix).await
+        }
+        NodeCommand::Adapter(AdapterCommand::Import { from, run }) => {
+            adapter::import(&config, from, run).await
         }
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -156,7 +156,7 @@ impl Nodes {
 }
 
 /// Starts this program again with the same configuration.
-fn spawn(command: &str, args: &ConfigArgs) -> Result<Child, String> {
+pub(crate) fn spawn(command: &str, args: &ConfigArgs) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
     let quiet = std::env::var_os("RUST_LOG").is_none();
     let mut child = Command::new(program);
@@ -168,7 +168,11 @@ fn spawn(command: &str, args: &ConfigArgs) -> Result<Child, String> {
     child.spawn().map_err(|e| format!("cannot start the {command} process: {e}"))
 }
 
-async fn await_healthy(name: &str, address: SocketAddr, child: &mut Child) -> Result<(), String> {
+pub(crate) async fn await_healthy(
+    name: &str,
+    address: SocketAddr,
+    child: &mut Child,
+) -> Result<(), String> {
     let begin = Instant::now();
     loop {
         if let Ok(Some(status)) = child.try_wait() {

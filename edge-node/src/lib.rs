@@ -4,7 +4,7 @@
 //! thread) → [`cloud`] (the split protocol, across the simulated link) and the same way back. What
 //! is being served is a [`deploy::Deployment`], swapped whole when the configuration or the
 //! deployed weights change ([`reconfigure`]). [`train`] is split training, [`evaluate`] a client
-//! that measures a running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the picture of how the
+//! that measures a running edge, [`optimize`] makes models smaller and measures them, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the picture of how the
 //! layers are put together.
 
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod deploy;
 pub mod evaluate;
 pub mod generate;
 pub mod link;
+pub mod optimize;
 mod ports;
 pub mod predict;
 pub mod proto;

@@ -4,11 +4,15 @@ use crate::serve::Timing;
 
 /// Samples of one column, ms.
 #[derive(Debug, Default, Clone)]
-struct Column(Vec<f64>);
+pub struct Column(Vec<f64>);
 
 impl Column {
+    pub fn add(&mut self, ms: f64) {
+        self.0.push(ms);
+    }
+
     /// The value that a share `p` of the samples does not exceed (nearest rank).
-    fn percentile(&self, p: f64) -> f64 {
+    pub fn percentile(&self, p: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = (p * sorted.len() as f64).ceil() as usize;
@@ -27,9 +31,9 @@ impl LatencyTable {
     /// One request: its parts as the edge reported them, and the client's time for all of it.
     pub fn add(&mut self, timing: &Timing, total_ms: f64) {
         for (column, (_, value)) in self.parts.iter_mut().zip(timing.parameters()) {
-            column.0.push(value);
+            column.add(value);
         }
-        self.total.0.push(total_ms);
+        self.total.add(total_ms);
     }
 
     /// The rows, with a header.

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
-    model::{LoadedWeights, ModelSpec, Segment},
+    checkpoint::{RunStore, TrainingRun},
+    model::{Segment, Side},
     session::{Admission, Holdings, Ledger, Source, TrainingSpec, agree},
     tensor::HostTensor,
     wire::{NamedTensors, v1},
@@ -20,8 +20,7 @@ use crate::{
 
 /// The state of a run after `ledger.live()` steps.
 pub struct Run {
-    id: String,
-    training: TrainingSpec,
+    half: TrainingRun,
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
     tail: Option<Segment>,
     ledger: Ledger<v1::TrainStepped>,
@@ -51,7 +50,7 @@ pub async fn open(
     let asked = RunFile {
         spec_hash: agreement.spec_hash,
         split_point: cut.split,
-        weights: agreement.weights,
+        weights: agreement.weights.clone(),
         training: training.canonical(),
     };
     let edge = Holdings {
@@ -60,22 +59,28 @@ pub async fn open(
         checkpoints: open.checkpoints.into_iter().collect(),
     };
     let memory = held.as_ref().and_then(Run::holdings);
-    let (library, spec, id) = (shared.library.clone(), shared.spec.clone(), open.run);
+    let half = TrainingRun {
+        library: shared.library.clone(),
+        id: open.run,
+        start: cut.weights,
+        training,
+        side: Side::Cloud,
+        range: cut.split..shared.spec.stage_count(),
+    };
     let tails = shared.tails.clone();
     let (restored, step) = blocking(move || {
-        let store = library.store();
-        check_identity(store, &id, &asked)?;
-        let cloud =
-            Holdings { checkpoints: store.steps(&id), ..memory.clone().unwrap_or_default() };
+        let (store, id) = (half.library.store(), &half.id);
+        check_identity(store, id, &asked)?;
+        let cloud = Holdings { checkpoints: store.steps(id), ..memory.clone().unwrap_or_default() };
         let resume = agree(&edge, &cloud);
         if resume.cloud == Source::Live && memory.is_some() {
             return Ok((None, resume.step));
         }
-        store.drop_after(&id, resume.step).map_err(store_status)?;
-        tails.forget(&id);
-        let tail = restore(&library, &spec, &asked, &id, resume.step, &training)?;
+        store.drop_after(id, resume.step).map_err(store_status)?;
+        tails.forget(id);
+        let tail = half.restore(resume.step).map_err(library_status)?;
         let ledger = Ledger::at(resume.step);
-        Ok((Some(Run { id, training, tail: Some(tail), ledger, owner }), resume.step))
+        Ok((Some(Run { half, tail: Some(tail), ledger, owner }), resume.step))
     })
     .await?;
     if restored.is_some() {
@@ -103,36 +108,6 @@ fn check_identity(store: &RunStore, id: &str, asked: &RunFile) -> Result<(), Sta
     }
 }
 
-fn restore(
-    library: &Library,
-    spec: &ModelSpec,
-    file: &RunFile,
-    id: &str,
-    step: u64,
-    training: &TrainingSpec,
-) -> Result<Segment, Status> {
-    let range = file.split_point..spec.stage_count();
-    let stages = &spec.stage_names()[range.clone()];
-    if step == 0 {
-        let weights: WeightsId = file.weights.parse().map_err(store_status)?;
-        let mut source = library.source(&weights, stages).map_err(library_status)?;
-        return Segment::build(spec, range, source.as_mut(), true).map_err(model_status);
-    }
-    let mut weights = NamedTensors::new();
-    let mut optimizers = Vec::new();
-    for stage in stages {
-        let files = library.store().read(id, step, stage).map_err(store_status)?;
-        weights.extend(files.weights);
-        optimizers.push((stage, files.optimizer));
-    }
-    let mut source = LoadedWeights::new(weights);
-    let mut tail = Segment::build(spec, range, &mut source, true).map_err(model_status)?;
-    for (stage, state) in optimizers {
-        tail.load_optimizer(stage, &training.optimizer, state).map_err(model_status)?;
-    }
-    Ok(tail)
-}
-
 impl Run {
     /// What it holds in memory: nothing if a step took the tail with it when it failed.
     fn holdings(&self) -> Option<Holdings> {
@@ -154,7 +129,7 @@ impl Run {
             Ok(Admission::Apply) => {}
         }
         let mut tail = self.take_tail()?;
-        let TrainingSpec { loss, optimizer } = self.training.clone();
+        let TrainingSpec { loss, optimizer, .. } = self.half.training.clone();
         let codec = shared.gradient_codec;
         let job = move || {
             let begin = Instant::now();
@@ -185,7 +160,7 @@ impl Run {
         shared: &Shared,
     ) -> Result<v1::TrainEvaluated, Status> {
         let tail = self.take_tail()?;
-        let loss = self.training.loss;
+        let loss = self.half.training.loss;
         let job = move || {
             let done = tail.tail_evaluate(&activation, &labels, loss);
             (tail, done)
@@ -205,13 +180,8 @@ impl Run {
         }
         let tail = self.tail.as_ref().ok_or_else(broken)?;
         let state = tail.state().map_err(model_status)?;
-        let (store, run, keep) =
-            (shared.library.store().clone(), self.id.clone(), shared.keep_checkpoints);
-        blocking(move || {
-            store.write(&run, id, &state).map_err(store_status)?;
-            store.retain(&run, keep).map_err(store_status)
-        })
-        .await
+        let (half, keep) = (self.half.clone(), shared.keep_checkpoints);
+        blocking(move || half.write(id, &state, keep).map_err(store_status)).await
     }
 
     fn take_tail(&mut self) -> Result<Segment, Status> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use cleave_shared::{
+    checkpoint::AdapterBase,
     codec::F32,
     wire::{
         self, NamedTensors,
@@ -120,18 +121,20 @@ impl CloudClient {
         }
     }
 
-    /// Weights of stages that the cloud holds.
+    /// Weights of stages that the cloud holds, and what they are added to if they are adapters.
     pub async fn fetch_weights(
         &self,
         weights: &str,
         stages: Vec<String>,
-    ) -> Result<NamedTensors, Status> {
+    ) -> Result<(NamedTensors, Option<AdapterBase>), Status> {
         let request = v1::FetchWeightsRequest { weights: weights.into(), stages };
         let mut parts = self.client.clone().fetch_weights(request).await?.into_inner();
         match parts.message().await?.and_then(|p| p.kind) {
             Some(v1::weights_part::Kind::Weights(first)) => {
                 let message = wire::receive(first, MAX_WEIGHTS_BYTES, &mut parts).await?;
-                Ok(wire::decode(message.tensors, &F32)?)
+                let adapters = AdapterBase::from_json(&message.adapters);
+                let adapters = adapters.map_err(Status::internal)?;
+                Ok((wire::decode(message.tensors, &F32)?, adapters))
             }
             _ => Err(Status::internal("the cloud's first part has no weights")),
         }
@@ -143,9 +146,11 @@ impl CloudClient {
         weights: &str,
         stages: Vec<String>,
         tensors: NamedTensors,
+        adapters: Option<AdapterBase>,
     ) -> Result<(), Status> {
         let tensors = wire::encode(tensors, &F32);
-        let message = v1::StageWeights { weights: weights.into(), tensors, stages };
+        let adapters = adapters.map(|a| a.to_json()).unwrap_or_default();
+        let message = v1::StageWeights { weights: weights.into(), tensors, stages, adapters };
         let wrap = |w| v1::WeightsPart { kind: Some(v1::weights_part::Kind::Weights(w)) };
         let parts = tokio_stream::iter(wire::send(message, wrap));
         self.client.clone().store_weights(parts).await?;

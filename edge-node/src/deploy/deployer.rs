@@ -6,7 +6,7 @@ use cleave_shared::{
     checkpoint::{Library, RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
-    model::{ModelSpec, Segment},
+    model::{ModelSpec, Segment, WeightFormat},
     wire::{PROTOCOL_VERSION, v1::Agreement},
 };
 
@@ -19,6 +19,7 @@ const CLOCK_SAMPLES: usize = 5;
 /// What every deployment of this process has in common.
 pub struct Deployer {
     spec: ModelSpec,
+    format: WeightFormat,
     codecs: [String; 2],
     library: Arc<Library>,
     pool: ComputePool,
@@ -33,11 +34,16 @@ impl Deployer {
             .map_err(|e| format!("weights.file: {e}"))?;
         Ok(Self {
             spec: config.model.clone(),
+            format: config.quantize.weights,
             codecs: [config.codec.activation.clone(), config.codec.gradient.clone()],
             library: Arc::new(library),
             pool,
             cloud,
         })
+    }
+
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// See [`Library::initial`].
@@ -67,6 +73,7 @@ impl Deployer {
             activation_codec,
             gradient_codec,
             weights: target.weights.to_string(),
+            weight_format: self.format.name().into(),
         }
     }
 
@@ -88,20 +95,20 @@ impl Deployer {
     }
 
     /// Fetches weights of head stages that only the cloud holds.
-    async fn bring_head(&self, target: &Target) -> Result<(), String> {
+    pub async fn bring_head(&self, target: &Target) -> Result<(), String> {
         let WeightsId::Run { run, step } = &target.weights else { return Ok(()) };
         let stages = &self.spec.stage_names()[..target.split];
         let absent = self.library.missing(&target.weights, stages).map_err(|e| e.to_string())?;
         if !absent.is_empty() {
             let id = target.weights.to_string();
             let fetched = self.cloud.fetch_weights(&id, absent.clone()).await;
-            let fetched = fetched.map_err(|s| self.explain(&s))?;
+            let (fetched, adapters) = fetched.map_err(|s| self.explain(&s))?;
             tracing::info!(
                 stages = absent.join(" "),
                 "fetched weights of stages that move to the edge"
             );
             let store = self.library.store();
-            store.add(run, *step, &absent, fetched).map_err(|e| e.to_string())?;
+            store.add(run, *step, &absent, fetched, adapters).map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -135,9 +142,11 @@ impl Deployer {
                  back the cloud's runs folder"
             ));
         }
-        let tensors =
-            self.library.store().export(run, *step, &missing).map_err(|e| e.to_string())?;
-        let sent = self.cloud.store_weights(&agreement.weights, missing.clone(), tensors).await;
+        let store = self.library.store();
+        let tensors = store.export(run, *step, &missing).map_err(|e| e.to_string())?;
+        let adapters = store.adapters(run, *step).map_err(|e| e.to_string())?;
+        let (id, stages) = (&agreement.weights, missing.clone());
+        let sent = self.cloud.store_weights(id, stages, tensors, adapters).await;
         sent.map_err(|s| self.explain(&s))?;
         tracing::info!(
             stages = missing.join(" "),
@@ -148,11 +157,12 @@ impl Deployer {
 
     async fn build(&self, target: &Target) -> Result<Segment, String> {
         let (spec, library, target) = (self.spec.clone(), self.library.clone(), target.clone());
+        let format = self.format;
         let built = self.pool.run(move || {
             let Target { split, weights } = target;
             let stages = &spec.stage_names()[..split];
             let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
-            Segment::build(&spec, 0..split, source.as_mut(), false)
+            Segment::build_in(format, &spec, 0..split, source.as_mut())
                 .map_err(|e| format!("{weights}: {e}"))
         });
         built.await.map_err(|e| e.to_string())?

@@ -22,19 +22,19 @@ mod fake;
 mod fake_generator;
 mod generator;
 mod grpc;
-mod input;
 mod grpc_stream;
 mod grpc_stream_request;
+mod input;
 mod json_data;
 mod metrics;
 mod openai;
 mod request;
 mod rest;
 mod rest_body;
-mod texts;
 mod text;
 #[cfg(test)]
 mod text_clients_tests;
+mod texts;
 
 use cleave_shared::{model::Port, wire::NamedTensors};
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
+    checkpoint::{Library, RunStore, TrainingRun, WeightsId},
     codec::Codec,
     compute::ComputePool,
     config::Config,
-    model::{HeadPass, LoadedWeights, ModelSpec, OptimizerSpec, Segment},
+    model::{HeadPass, Segment, Side},
     wire::{self, NamedTensors, v1},
 };
 
@@ -16,16 +16,10 @@ const QUEUE: usize = 2;
 
 /// A head that learns.
 pub struct Head {
-    spec: ModelSpec,
-    split: usize,
-    initial: WeightsId,
-    library: Library,
-    optimizer: OptimizerSpec,
+    half: TrainingRun,
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
     pool: ComputePool,
-    store: Arc<RunStore>,
-    run: String,
     /// Taken by the compute thread while it works.
     segment: Option<Segment>,
     live: u64,
@@ -39,30 +33,32 @@ pub struct Forward {
 
 impl Head {
     pub fn new(config: &Config, store: Arc<RunStore>, run: &str) -> Result<Self, String> {
-        let library = Library::open(&config.model, store.clone(), config.weights.file.as_deref())
+        let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
+        let half = TrainingRun {
+            id: run.into(),
+            start: library.initial(config.seed),
+            library: Arc::new(library),
+            training: config.train.spec(),
+            side: Side::Edge,
+            range: 0..config.split_point,
+        };
         let mut head = Self {
-            spec: config.model.clone(),
-            split: config.split_point,
-            initial: library.initial(config.seed),
-            library,
-            optimizer: config.train.optimizer.clone(),
+            half,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
             pool: ComputePool::new(1, QUEUE),
-            store,
-            run: run.into(),
             segment: None,
             live: 0,
         };
-        let newest = head.store.steps(run).last().copied().unwrap_or(0);
+        let newest = head.store().steps(run).last().copied().unwrap_or(0);
         head.restore(newest)?;
         Ok(head)
     }
 
     /// What the run began with.
     pub fn initial(&self) -> &WeightsId {
-        &self.initial
+        &self.half.start
     }
 
     /// Steps taken.
@@ -72,7 +68,7 @@ impl Head {
 
     /// Steps that [`Head::rewind`] can go back to.
     pub fn checkpoints(&self) -> Vec<u64> {
-        self.store.steps(&self.run).into_iter().collect()
+        self.store().steps(&self.half.id).into_iter().collect()
     }
 
     /// Whether the cloud has to send a gradient.
@@ -85,37 +81,18 @@ impl Head {
         if step == self.live && self.segment.is_some() {
             return Ok(());
         }
-        self.store.drop_after(&self.run, step).map_err(|e| e.to_string())?;
+        self.store().drop_after(&self.half.id, step).map_err(|e| e.to_string())?;
         self.restore(step)
     }
 
     fn restore(&mut self, step: u64) -> Result<(), String> {
-        let range = 0..self.split;
-        let mut weights = NamedTensors::new();
-        let mut optimizers = Vec::new();
-        for stage in
-            self.spec.stage_names().into_iter().take(if step == 0 { 0 } else { self.split })
-        {
-            let files = self.store.read(&self.run, step, &stage).map_err(|e| e.to_string())?;
-            weights.extend(files.weights);
-            optimizers.push((stage, files.optimizer));
-        }
-        let built = match step {
-            0 => {
-                let stages = &self.spec.stage_names()[range.clone()];
-                let source = self.library.source(&self.initial, stages);
-                let mut source = source.map_err(|e| e.to_string())?;
-                Segment::build(&self.spec, range, source.as_mut(), true)
-            }
-            _ => Segment::build(&self.spec, range, &mut LoadedWeights::new(weights), true),
-        };
-        let mut segment = built.map_err(|e| e.to_string())?;
-        for (stage, state) in optimizers {
-            segment.load_optimizer(&stage, &self.optimizer, state).map_err(|e| e.to_string())?;
-        }
-        self.segment = Some(segment);
+        self.segment = Some(self.half.restore(step).map_err(|e| e.to_string())?);
         self.live = step;
         Ok(())
+    }
+
+    fn store(&self) -> &RunStore {
+        self.half.library.store()
     }
 
     /// The forward pass of a batch; `learn` keeps what the backward pass needs.
@@ -150,7 +127,7 @@ impl Head {
             let gradient = wire::decode(gradient, self.gradient_codec)
                 .map_err(|e| format!("the cloud's gradient: {e}"))?;
             let mut segment = self.take()?;
-            let optimizer = self.optimizer.clone();
+            let optimizer = self.half.training.optimizer.clone();
             let job = move || {
                 let outcome = segment.head_backward(pass, &gradient, &optimizer);
                 (segment, outcome)
@@ -167,11 +144,8 @@ impl Head {
     pub async fn checkpoint(&self, keep: usize) -> Result<(), String> {
         let segment = self.segment.as_ref().ok_or("a step failed")?;
         let state = segment.state().map_err(|e| e.to_string())?;
-        let (store, run, step) = (self.store.clone(), self.run.clone(), self.live);
-        let written = tokio::task::spawn_blocking(move || {
-            store.write(&run, step, &state)?;
-            store.retain(&run, keep)
-        });
+        let (half, step) = (self.half.clone(), self.live);
+        let written = tokio::task::spawn_blocking(move || half.write(step, &state, keep));
         written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 

@@ -35,14 +35,13 @@ pub struct RunRecord {
 
 impl RunRecord {
     pub fn new(config: &Config) -> Self {
-        let (loss, optimizer) = (config.train.loss, config.train.optimizer.clone());
         Self {
             model: config.model.clone(),
             split_point: config.split_point,
             seed: config.seed,
             data: config.data.clone(),
             batch_size: config.train.batch_size,
-            training: TrainingSpec { loss, optimizer },
+            training: config.train.spec(),
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
         }

@@ -9,7 +9,6 @@ use cleave_shared::{
     config::Config,
     data::{Batch, BatchPlan, Dataset, Part, Split, gather},
     link::Link,
-    session::TrainingSpec,
     wire::{self, PROTOCOL_VERSION, v1},
 };
 
@@ -149,7 +148,6 @@ impl<'a> Trainer<'a> {
 
     fn opening(&self) -> v1::TrainOpen {
         let config = self.config;
-        let (loss, optimizer) = (config.train.loss, config.train.optimizer.clone());
         let agreement = v1::Agreement {
             protocol_version: PROTOCOL_VERSION,
             spec_hash: config.model.hash(),
@@ -158,11 +156,12 @@ impl<'a> Trainer<'a> {
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
             weights: self.head.initial().to_string(),
+            weight_format: config.quantize.weights.name().into(),
         };
         v1::TrainOpen {
             agreement: Some(agreement),
             run: self.dir.id.clone(),
-            training: TrainingSpec { loss, optimizer }.canonical(),
+            training: config.train.spec().canonical(),
             live_step: self.head.live(),
             checkpoints: self.head.checkpoints(),
         }

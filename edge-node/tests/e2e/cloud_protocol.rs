@@ -21,6 +21,7 @@ fn agreement(config: &Config) -> v1::Agreement {
         activation_codec: "f32".into(),
         gradient_codec: "f32".into(),
         weights: "seed:7".into(),
+        weight_format: "none".into(),
     }
 }
 

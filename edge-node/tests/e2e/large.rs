@@ -53,6 +53,7 @@ async fn a_256_mib_activation_passes_with_bounded_memory() {
             activation_codec: "f32".into(),
             gradient_codec: "f32".into(),
             weights: "seed:7".into(),
+            weight_format: "none".into(),
             ..Default::default()
         },
         activation: wire::encode(vec![("x".into(), input)], &F32),

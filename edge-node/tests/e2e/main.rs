@@ -5,12 +5,13 @@
 mod clients;
 mod cloud_protocol;
 mod command_line;
-mod generation;
 mod encoder;
+mod generation;
 mod inference;
 mod large;
 mod link_proxy;
 mod nodes;
+mod optimisation;
 mod reconfigure;
 mod text;
 mod training;

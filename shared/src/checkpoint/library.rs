@@ -2,9 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{CheckpointError, RunStore, WeightsId};
+use super::{AdapterBase, CheckpointError, RunStore, WeightsId};
 use crate::{
-    model::{LoadedWeights, ModelSpec, SeededWeights, WeightFile, WeightFileError, Weights},
+    model::{
+        LoadedWeights, MergedWeights, ModelError, ModelSpec, SeededWeights, WeightFile,
+        WeightFileError, Weights,
+    },
     wire::NamedTensors,
 };
 
@@ -22,6 +25,8 @@ pub enum LibraryError {
     File(#[from] WeightFileError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
     #[error("{id}: this node's weights.file is {own}; give both nodes the same files")]
     OtherFile { id: String, own: String },
     #[error("{id}: this node has no weights of {stages}")]
@@ -37,6 +42,10 @@ impl Library {
     ) -> Result<Self, LibraryError> {
         let file = file.map(WeightFile::open).transpose()?.map(Arc::new);
         Ok(Self { spec: spec.clone(), store, file })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
 
     pub fn store(&self) -> &Arc<RunStore> {
@@ -66,7 +75,16 @@ impl Library {
                 for stage in stages {
                     all.extend(self.store.read(run, *step, stage)?.weights);
                 }
-                Ok(Box::new(LoadedWeights::new(all)))
+                match self.store.adapters(run, *step)? {
+                    None => Ok(Box::new(LoadedWeights::new(all))),
+                    Some(adapters) => {
+                        let base = self.source(&base_id(id, &adapters)?, stages)?;
+                        let spec = self.spec.clone();
+                        let is_input_major = move |name: &str| spec.is_input_major(name);
+                        let scale = adapters.scale;
+                        Ok(Box::new(MergedWeights::new(base, all, scale, is_input_major)))
+                    }
+                }
             }
         }
     }
@@ -78,6 +96,9 @@ impl Library {
             WeightsId::File(_) => self.same_file(id).map(|_| Vec::new()),
             WeightsId::Run { run, step } => {
                 let here = self.store.stages(run, *step)?;
+                if let Some(adapters) = self.store.adapters(run, *step)? {
+                    self.missing(&base_id(id, &adapters)?, stages)?;
+                }
                 Ok(stages.iter().filter(|s| !here.contains(*s)).cloned().collect())
             }
         }
@@ -101,5 +122,19 @@ impl Library {
             }
             None => Err(LibraryError::OtherFile { id: id.to_string(), own: "not set".into() }),
         }
+    }
+}
+
+/// What adapters are added to. Weights of a run are refused: a chain of runs could have no end.
+fn base_id(id: &WeightsId, adapters: &AdapterBase) -> Result<WeightsId, CheckpointError> {
+    let refuse = |problem: String| CheckpointError::Corrupt { path: id.to_string(), problem };
+    if !adapters.scale.is_finite() {
+        return Err(refuse(format!("the scale of its adapters is {}", adapters.scale)));
+    }
+    match adapters.weights.parse()? {
+        WeightsId::Run { .. } => {
+            Err(refuse(format!("its adapters belong to {}, a run", adapters.weights)))
+        }
+        base => Ok(base),
     }
 }

@@ -7,19 +7,25 @@
 //!             pinned                            the step that is deployed, which is not removed
 //! ```
 //!
+//! A run of LoRA adapters has these alone in its files, and in the manifest the weights that they
+//! belong to.
+//!
 //! A stage is a file so that a split point that moves takes whole files along. A step's folder is
 //! written under a temporary name and renamed, so that it is there completely or not at all; each
 //! node keeps its own half, and the newest step that both hold is where training resumes.
 
 mod atomic;
 mod library;
+pub mod peft;
 mod store;
+mod training;
 mod weights_id;
 
 pub use self::{
     atomic::write_atomic,
     library::{Library, LibraryError},
-    store::{RunStore, StageFiles},
+    store::{AdapterBase, RunStore, StageFiles, write_weights},
+    training::TrainingRun,
     weights_id::{WeightsId, check_run_id},
 };
 

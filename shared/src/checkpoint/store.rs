@@ -31,6 +31,34 @@ const PINNED: &str = "pinned";
 struct Manifest {
     /// SHA-256 of each file, in hex, by name.
     files: BTreeMap<String, String>,
+    /// Present if the files have adapters only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapters: Option<AdapterBase>,
+}
+
+/// What the adapters of a run are added to; see [`crate::model::LoraSpec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterBase {
+    /// Weights id: `seed:` or `file:`.
+    pub weights: String,
+    /// How much they count, `alpha / rank`.
+    pub scale: f64,
+}
+
+impl AdapterBase {
+    /// As it is sent to the peer.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    /// Reads [`AdapterBase::to_json`]; none from an empty text.
+    pub fn from_json(text: &str) -> Result<Option<Self>, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(text).map(Some).map_err(|e| format!("base of adapters: {e}"))
+    }
 }
 
 /// The files of one stage, checked.
@@ -62,11 +90,32 @@ impl RunStore {
 
     /// Writes the state of all stages after `step`; one that is already there is replaced.
     pub fn write(&self, run: &str, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
+        self.write_all(run, step, state, None)
+    }
+
+    /// The same of a run of which only adapters are kept.
+    pub fn write_adapters(
+        &self,
+        run: &str,
+        step: u64,
+        state: &[StageState],
+        base: AdapterBase,
+    ) -> Result<(), CheckpointError> {
+        self.write_all(run, step, state, Some(base))
+    }
+
+    fn write_all(
+        &self,
+        run: &str,
+        step: u64,
+        state: &[StageState],
+        adapters: Option<AdapterBase>,
+    ) -> Result<(), CheckpointError> {
         check_run_id(run)?;
         let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
         let target = self.step_dir(run, step);
         let temporary = self.run_dir(run).join(format!("{TEMPORARY}{step:08}"));
-        let outcome = write_step(&temporary, state)
+        let outcome = write_step(&temporary, state, adapters)
             .and_then(|()| replace_dir(&temporary, &target).map_err(|e| io_error(&target, e)));
         if outcome.is_err() {
             let _ = fs::remove_dir_all(&temporary);
@@ -89,20 +138,31 @@ impl RunStore {
         Ok(all)
     }
 
+    /// What the adapters of a step are added to; none if its weights are whole.
+    pub fn adapters(&self, run: &str, step: u64) -> Result<Option<AdapterBase>, CheckpointError> {
+        check_run_id(run)?;
+        Ok(read_manifest(&self.step_dir(run, step))?.and_then(|m| m.adapters))
+    }
+
     /// Adds weights of whole stages, which came from the peer, to a step's folder; they are named
-    /// `<stage>/<parameter>`.
+    /// `<stage>/<parameter>`. `adapters`: see [`RunStore::adapters`].
     pub fn add(
         &self,
         run: &str,
         step: u64,
         stages: &[String],
         weights: NamedTensors,
+        adapters: Option<AdapterBase>,
     ) -> Result<(), CheckpointError> {
         check_run_id(run)?;
         let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
         let dir = self.step_dir(run, step);
         fs::create_dir_all(&dir).map_err(|e| io_error(&dir, e))?;
         let mut manifest = read_manifest(&dir)?.unwrap_or_default();
+        if !manifest.files.is_empty() && manifest.adapters != adapters {
+            return Err(corrupt(&dir, "the peer's adapters belong to other weights than ours"));
+        }
+        manifest.adapters = adapters;
         for (stage, tensors) in by_stage(stages, weights) {
             check_run_id(&stage)?;
             let (name, bytes) = (weights_file(&stage), serialize(&dir, &tensors)?);
@@ -181,10 +241,14 @@ impl RunStore {
     }
 }
 
-fn write_step(dir: &Path, state: &[StageState]) -> Result<(), CheckpointError> {
+fn write_step(
+    dir: &Path,
+    state: &[StageState],
+    adapters: Option<AdapterBase>,
+) -> Result<(), CheckpointError> {
     let _ = fs::remove_dir_all(dir);
     fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?;
-    let mut manifest = Manifest::default();
+    let mut manifest = Manifest { adapters, ..Manifest::default() };
     let mut put = |name: String, bytes: &[u8]| {
         let path = dir.join(&name);
         write_synced(&path, bytes).map_err(|e| io_error(&path, e))?;
@@ -209,6 +273,11 @@ fn replace_dir(new: &Path, target: &Path) -> io::Result<()> {
     }
     fs::rename(new, target)?;
     sync_parent(target)
+}
+
+/// Writes tensors as one safetensors file.
+pub fn write_weights(path: &Path, tensors: &NamedTensors) -> Result<(), CheckpointError> {
+    write_atomic(path, &serialize(path, tensors)?)
 }
 
 fn weights_file(stage: &str) -> String {
@@ -361,7 +430,7 @@ mod tests {
         other.write("a", 1, &[state("conv1", 2.0)]).unwrap();
         let exported = other.export("a", 1, &["conv1".into()]).unwrap();
         assert_eq!(exported[0].0, "conv1/conv1.weight");
-        store.add("a", 1, &["conv1".into()], exported).unwrap();
+        store.add("a", 1, &["conv1".into()], exported, None).unwrap();
         assert_eq!(store.read("a", 1, "conv1").unwrap().weights, state("conv1", 2.0).weights);
         assert_eq!(store.stages("a", 1).unwrap(), ["conv1".into(), "fc1".into()].into());
         assert!(store.read("a", 1, "conv1").unwrap().optimizer.is_empty());

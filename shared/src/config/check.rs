@@ -61,6 +61,8 @@ impl Config {
         range("train.epochs", train.epochs, 1..=1_000_000)?;
         range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
         train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
+        let extras = train.spec().check_extras();
+        extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
         range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;
         // Two: one side may lose its newest while the other already has it.
         range("train.keep_checkpoints", train.keep_checkpoints as u64, 2..=1_000_000)?;

@@ -20,7 +20,8 @@ use crate::{
     codec,
     data::DataSpec,
     link::Profile,
-    model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec},
+    model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat},
+    session::TrainingSpec,
     telemetry::LogFormat,
     text::Tokenizer,
 };
@@ -35,6 +36,7 @@ pub struct Config {
     pub seed: u64,
     pub model: ModelSpec,
     pub weights: WeightsConfig,
+    pub quantize: QuantizeConfig,
     pub codec: CodecConfig,
     pub link: LinkConfig,
     pub cloud: CloudConfig,
@@ -61,6 +63,13 @@ impl WeightsConfig {
         let beside = || Tokenizer::beside(self.file.as_deref()?);
         self.tokenizer.clone().or_else(beside)
     }
+}
+
+/// How weights are kept for inference; both nodes must name the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuantizeConfig {
+    pub weights: WeightFormat,
 }
 
 /// Codecs by direction; both nodes must name the same.
@@ -142,6 +151,10 @@ pub struct TrainConfig {
     pub batch_size: usize,
     pub loss: LossKind,
     pub optimizer: OptimizerSpec,
+    /// Trains LoRA adapters only; none: all weights.
+    pub lora: Option<LoraSpec>,
+    /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
+    pub sparsity: f64,
     /// Steps between two checkpoints.
     pub checkpoint_every: u64,
     /// Checkpoints kept by each node.
@@ -163,6 +176,14 @@ pub struct RunsConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     pub format: LogFormat,
+}
+
+impl TrainConfig {
+    /// What both halves must do alike.
+    pub fn spec(&self) -> TrainingSpec {
+        let Self { loss, optimizer, lora, sparsity, .. } = self.clone();
+        TrainingSpec { loss, optimizer, lora, sparsity }
+    }
 }
 
 impl Config {
@@ -191,6 +212,7 @@ impl Default for Config {
                 classes: 10,
             }),
             weights: WeightsConfig::default(),
+            quantize: QuantizeConfig::default(),
             codec: CodecConfig::default(),
             link: LinkConfig::default(),
             cloud: CloudConfig::default(),
@@ -269,6 +291,8 @@ impl Default for TrainConfig {
                 beta2: 0.999,
                 epsilon: 1e-8,
             },
+            lora: None,
+            sparsity: 0.0,
             checkpoint_every: 100,
             keep_checkpoints: 3,
             step_timeout_s: 10,

@@ -17,7 +17,10 @@ mod gpt2;
 mod lenet;
 mod linear_regression;
 mod llama;
+mod filters;
+pub mod lora;
 pub mod loss;
+mod matrices;
 mod mlp;
 mod mobilenet;
 mod optimizer;
@@ -28,7 +31,9 @@ mod presets;
 mod recurrent;
 mod resnet;
 mod rnn;
+mod quantize;
 mod segment;
+mod sparsity;
 mod spec;
 mod stage;
 mod vgg;
@@ -40,6 +45,8 @@ pub use self::{
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
     llama::LlamaSpec,
+    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
+    lora::{LoraSpec, MergedWeights, Side, Sides},
     loss::LossKind,
     mlp::MlpSpec,
     mobilenet::MobilenetV2Spec,
@@ -50,7 +57,9 @@ pub use self::{
     recurrent::Cell,
     resnet::{ResnetBlock, ResnetSpec},
     rnn::{RnnSpec, SequenceTask},
+    quantize::WeightFormat,
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
+    sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
     vgg::VggSpec,
@@ -68,6 +77,8 @@ pub enum ModelError {
     Split { split: usize, stages: usize, model: &'static str },
     #[error("training: {0}")]
     Training(String),
+    #[error("{model} cannot be pruned: {problem}")]
+    Prune { model: &'static str, problem: String },
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

@@ -8,8 +8,8 @@ use std::ops::Range;
 use burn::tensor::{Device, Gradients};
 
 use super::{
-    Activation, BufferUpdates, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec, Pass, Stage,
-    StageCache, Weights,
+    Activation, BufferUpdates, LoraSpec, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec,
+    Pass, Stage, StageCache, WeightFormat, Weights,
 };
 use crate::{tensor::HostTensor, wire::NamedTensors};
 
@@ -65,6 +65,52 @@ impl Segment {
         Ok(Self { stages: stages.collect::<Result<_, _>>()?, device })
     }
 
+    /// Builds stages of `range` for inference, with their weight matrices in this format; at no time
+    /// are there more than one stage's matrices as floats.
+    pub fn build_in(
+        format: WeightFormat,
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
+        spec.check_split(range.end)?;
+        let device = Device::flex();
+        let plans = spec.stages();
+        let build = |plan: &super::StagePlan| {
+            let mut stage = plan.build(weights, &device)?;
+            if format != WeightFormat::Full {
+                stage.quantize(format, &|name| spec.is_input_major(name));
+            }
+            Ok(stage)
+        };
+        let stages = plans[range].iter().map(build).collect::<Result<_, ModelError>>()?;
+        Ok(Self { stages, device })
+    }
+
+    /// Freezes all stages; those layers that are targets of `lora` learn by adapters, whose factors
+    /// are from `factors`. Without `lora` nothing here learns.
+    pub fn adapt(
+        &mut self,
+        spec: &ModelSpec,
+        lora: Option<&LoraSpec>,
+        factors: &mut dyn Weights,
+    ) -> Result<(), ModelError> {
+        let is_input_major = |name: &str| spec.is_input_major(name);
+        let device = &self.device;
+        let mut stages = self.stages.iter_mut();
+        stages.try_for_each(|stage| stage.adapt(lora, factors, &is_input_major, device))
+    }
+
+    /// Sets this share of each weight matrix, the smallest, to zero; training keeps it there.
+    pub fn sparsify(&mut self, amount: f64) {
+        self.stages.iter_mut().for_each(|stage| stage.sparsify(amount));
+    }
+
+    /// Bytes that the weights take in memory.
+    pub fn weight_bytes(&self) -> usize {
+        self.stages.iter().map(|s| s.weight_bytes()).sum()
+    }
+
     pub fn stage_names(&self) -> Vec<String> {
         self.stages.iter().map(|s| s.name().to_string()).collect()
     }
@@ -76,7 +122,7 @@ impl Segment {
 
     /// Whether a backward pass would have anything to update.
     pub fn has_parameters(&self) -> bool {
-        self.stages.iter().any(|s| !s.weights().is_empty())
+        self.stages.iter().any(|s| s.trains())
     }
 
     /// Inference on host tensors.
@@ -147,6 +193,10 @@ impl Segment {
         optimizer: &OptimizerSpec,
         want_gradient: bool,
     ) -> Result<TailStep, ModelError> {
+        if !want_gradient && !self.has_parameters() {
+            let problem = "nothing learns on either side of the cut: see train.lora";
+            return Err(ModelError::Gradient(problem.into()));
+        }
         let input = Activation::from_host(activation, &self.device)?;
         let input = if want_gradient { input.require_grad() } else { input };
         let mut updates = BufferUpdates::default();
@@ -185,12 +235,12 @@ impl Segment {
         Ok((output.loss.into_scalar::<f32>(), output.correct))
     }
 
-    /// Weights and optimiser state of each stage, for a checkpoint.
+    /// What was learned and the optimiser state of each stage, for a checkpoint.
     pub fn state(&self) -> Result<Vec<StageState>, ModelError> {
         let state = |s: &dyn Stage| {
             Ok(StageState {
                 stage: s.name().into(),
-                weights: s.weights(),
+                weights: s.learned(),
                 optimizer: s.optimizer_state()?,
             })
         };

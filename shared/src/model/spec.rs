@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec, BertSpec,
+    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec, BertSpec, FilterChain,
 };
 
 type Build =
@@ -84,6 +84,15 @@ pub trait ModelFamily {
     /// What weight files may put before, or leave out of, the names of parameters.
     fn prefixes(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// Whether this weight of a linear layer is stored `[in, out]`, as GPT-2's `Conv1D` does (PEFT's
+    /// `fan_in_fan_out`), and not `[out, in]`.
+    fn is_input_major(&self, _weight: &str) -> bool {
+        false
+    }
+    /// Convolutions that may lose filters, in order; see [`FilterChain`].
+    fn filter_chain(&self) -> Option<FilterChain> {
+        None
     }
 }
 
@@ -168,6 +177,16 @@ impl ModelSpec {
     /// Bytes that stages `range` keep of one sequence of this many positions.
     pub fn cache_bytes(&self, range: Range<usize>, positions: usize) -> usize {
         self.stages()[range].iter().map(|plan| plan.cache_bytes(positions)).sum()
+    }
+
+    /// See [`ModelFamily::is_input_major`].
+    pub fn is_input_major(&self, weight: &str) -> bool {
+        self.family().is_input_major(weight)
+    }
+
+    /// See [`ModelFamily::filter_chain`].
+    pub fn filter_chain(&self) -> Option<FilterChain> {
+        self.family().filter_chain()
     }
 
     pub fn stage_names(&self) -> Vec<String> {

@@ -8,11 +8,16 @@ use std::collections::HashMap;
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
-    tensor::{Gradients, Tensor},
+    tensor::{Device, Gradients, Tensor},
 };
 
 use super::{
-    Activation, BufferUpdates, ModelError, OptimizerSpec, Pass, Value, params::ParamNames,
+    Activation, BufferUpdates, LoraSpec, Mode, ModelError, OptimizerSpec, Pass, Value,
+    WeightFormat, Weights,
+    lora::{Attach, is_factor},
+    params::ParamNames,
+    quantize::Quantizer,
+    sparsity::{ApplyMasks, MakeMasks, Masks},
 };
 use crate::{tensor::HostTensor, wire::NamedTensors};
 
@@ -25,8 +30,27 @@ pub trait Block: Module + Sync + 'static {
 pub trait Stage: Send + Sync {
     fn name(&self) -> &str;
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError>;
-    /// Parameters and buffers by name.
+    /// Parameters and buffers by name; of a quantised matrix the values that it stands for.
     fn weights(&self) -> NamedTensors;
+    /// What a checkpoint has to hold: all weights, or the adapters of a stage that is frozen.
+    fn learned(&self) -> NamedTensors;
+    /// Whether training changes anything here.
+    fn trains(&self) -> bool;
+    /// Bytes that the weights take in memory.
+    fn weight_bytes(&self) -> usize;
+    /// Keeps weight matrices in this format from now on, for inference only; `is_input_major` as in
+    /// [`super::ModelFamily`].
+    fn quantize(&mut self, format: WeightFormat, is_input_major: &dyn Fn(&str) -> bool);
+    /// Freezes the stage but for adapters of the targets of `lora`, whose factors are from `factors`.
+    fn adapt(
+        &mut self,
+        lora: Option<&LoraSpec>,
+        factors: &mut dyn Weights,
+        is_input_major: &dyn Fn(&str) -> bool,
+        device: &Device,
+    ) -> Result<(), ModelError>;
+    /// Sets this share of each weight matrix, the smallest, to zero, and keeps it there.
+    fn sparsify(&mut self, amount: f64);
     /// Applies the optimiser to the parameters that `grads` has gradients for.
     fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients);
     /// Gives those buffers that are this stage's their new values.
@@ -45,11 +69,30 @@ pub(super) struct BlockStage<B> {
     block: B,
     names: ParamNames,
     optimizer: Option<ModuleOptimizer>,
+    /// Only adapters learn, if there are any.
+    frozen: bool,
+    /// Bytes of the matrices that are quantised.
+    quantized: HashMap<ParamId, usize>,
+    masks: Masks,
 }
 
 impl<B: Block> BlockStage<B> {
     pub(super) fn boxed(name: &str, block: B, names: ParamNames) -> Box<dyn Stage> {
-        Box::new(Self { name: name.into(), block, names, optimizer: None })
+        Box::new(Self {
+            name: name.into(),
+            block,
+            names,
+            optimizer: None,
+            frozen: false,
+            quantized: HashMap::new(),
+            masks: Masks::new(),
+        })
+    }
+
+    fn collect(&self, block: &B) -> NamedTensors {
+        let mut collector = Collector { names: &self.names, found: Vec::new() };
+        block.visit(&mut collector);
+        collector.found
     }
 
     fn state_error(&self, problem: impl ToString) -> ModelError {
@@ -63,13 +106,66 @@ impl<B: Block> Stage for BlockStage<B> {
     }
 
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
+        if self.frozen {
+            // Running statistics are frozen as well: the layers behave as deployed.
+            pass.mode = Mode::Eval;
+        }
         self.block.forward(input, pass)
     }
 
     fn weights(&self) -> NamedTensors {
-        let mut collector = Collector { names: &self.names, found: Vec::new() };
-        self.block.visit(&mut collector);
-        collector.found
+        match self.quantized.is_empty() {
+            true => self.collect(&self.block),
+            false => self.collect(&self.block.clone().materialize()),
+        }
+    }
+
+    fn learned(&self) -> NamedTensors {
+        let mut found = self.collect(&self.block);
+        if self.frozen {
+            found.retain(|(name, _)| is_factor(name));
+        }
+        found
+    }
+
+    fn trains(&self) -> bool {
+        let mut trained = Trained(false);
+        self.block.visit(&mut trained);
+        trained.0
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let mut bytes = Bytes { quantized: &self.quantized, total: 0 };
+        self.block.visit(&mut bytes);
+        bytes.total
+    }
+
+    fn quantize(&mut self, format: WeightFormat, is_input_major: &dyn Fn(&str) -> bool) {
+        let mut quantizer =
+            Quantizer { names: &self.names, format, is_input_major, bytes: HashMap::new() };
+        self.block = self.block.clone().apply_reparameterization(&mut quantizer);
+        self.quantized = quantizer.bytes;
+    }
+
+    fn adapt(
+        &mut self,
+        lora: Option<&LoraSpec>,
+        factors: &mut dyn Weights,
+        is_input_major: &dyn Fn(&str) -> bool,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        let names = &mut self.names;
+        let mut attach = Attach { names, lora, factors, is_input_major, device, outcome: Ok(()) };
+        self.block = self.block.clone().apply_reparameterization(&mut attach);
+        self.frozen = true;
+        attach.outcome
+    }
+
+    fn sparsify(&mut self, amount: f64) {
+        let mut make = MakeMasks { names: &self.names, amount, masks: Masks::new() };
+        self.block.visit(&mut make);
+        self.masks = make.masks;
+        self.block = self.block.clone().map(&mut ApplyMasks(&self.masks));
     }
 
     fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients) {
@@ -79,6 +175,9 @@ impl<B: Block> Stage for BlockStage<B> {
         }
         let state = self.optimizer.get_or_insert_with(|| optimizer.init());
         self.block = state.step(optimizer.learning_rate(), self.block.clone(), grads);
+        if !self.masks.is_empty() {
+            self.block = self.block.clone().map(&mut ApplyMasks(&self.masks));
+        }
     }
 
     fn commit(&mut self, updates: &BufferUpdates) {
@@ -122,6 +221,26 @@ impl ModuleVisitor for Collector<'_> {
         let shape: Vec<usize> = data.shape().iter().copied().collect();
         let values = data.as_slice::<f32>().expect("parameters are f32");
         self.found.push((name, HostTensor::from_f32(shape, values)));
+    }
+}
+
+struct Trained(bool);
+
+impl ModuleVisitor for Trained {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 |= param.base().is_require_grad();
+    }
+}
+
+struct Bytes<'a> {
+    quantized: &'a HashMap<ParamId, usize>,
+    total: usize,
+}
+
+impl ModuleVisitor for Bytes<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let dense = || param.dims().iter().product::<usize>() * size_of::<f32>();
+        self.total += self.quantized.get(&param.id).copied().unwrap_or_else(dense);
     }
 }
 

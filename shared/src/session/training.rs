@@ -2,14 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{LossKind, OptimizerSpec};
+use crate::model::{LoraSpec, LossKind, OptimizerSpec};
 
-/// Loss and optimiser; fixed for the life of a run.
+/// Loss, optimiser and what is trained; fixed for the life of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingSpec {
     pub loss: LossKind,
     pub optimizer: OptimizerSpec,
+    /// Trains adapters only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSpec>,
+    /// Share of each weight matrix that stays zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sparsity: f64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl TrainingSpec {
@@ -22,6 +32,22 @@ impl TrainingSpec {
     pub fn parse(text: &str) -> Result<Self, String> {
         let spec: Self = serde_json::from_str(text).map_err(|e| format!("training spec: {e}"))?;
         spec.optimizer.check().map_err(|e| format!("training spec: {e}"))?;
+        spec.check_extras().map_err(|(key, problem)| format!("training spec: {key}: {problem}"))?;
         Ok(spec)
+    }
+
+    /// The key and the problem of adapters or sparsity out of range.
+    pub fn check_extras(&self) -> Result<(), (&'static str, String)> {
+        if let Some(lora) = &self.lora {
+            lora.check().map_err(|problem| ("lora", problem))?;
+        }
+        if !(0.0..1.0).contains(&self.sparsity) {
+            let problem = format!("{} is out of range; allowed: 0 to less than 1", self.sparsity);
+            return Err(("sparsity", problem));
+        }
+        if self.lora.is_some() && self.sparsity > 0.0 {
+            return Err(("sparsity", "adapters would fill its zeros: leave out train.lora".into()));
+        }
+        Ok(())
     }
 }

@@ -151,6 +151,7 @@ mod tests {
             weights: "seed:1".into(),
             tensors: lengths.iter().enumerate().map(tensor).collect(),
             stages: Vec::new(),
+            adapters: String::new(),
         }
     }
 

@@ -129,6 +129,7 @@ pub fn differences(edge: &v1::Agreement, cloud: &v1::Agreement) -> Vec<String> {
     }
     compare("activation codec", &edge.activation_codec, &cloud.activation_codec);
     compare("gradient codec", &edge.gradient_codec, &cloud.gradient_codec);
+    compare("quantize.weights", &edge.weight_format, &cloud.weight_format);
     lines
 }
 

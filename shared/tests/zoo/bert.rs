@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     reference::{Reference, assert_close, at},
-    splits::{adam, sgd, SplitTraining, infer, segment},
+    splits::{SplitTraining, adam, infer, segment, sgd},
 };
 
 const SCRIPT: &str = "bert_reference.py";

@@ -86,6 +86,11 @@ impl WeightFile {
         &self.fingerprint
     }
 
+    /// Names and shapes of all tensors, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -75,6 +75,18 @@ impl LoadedWeights {
     }
 }
 
+impl LoadedWeights {
+    /// The first dimension of a matrix `[rank, columns]` that must be there.
+    pub(super) fn rank(&self, name: &str, columns: usize) -> Result<usize, ModelError> {
+        let fail = |problem: String| ModelError::Weight { name: name.into(), problem };
+        let tensor = self.0.get(name).ok_or_else(|| fail("is missing".into()))?;
+        match *tensor.shape() {
+            [rank, found] if found == columns && rank > 0 => Ok(rank),
+            ref found => Err(fail(format!("expected shape [rank, {columns}], found {found:?}"))),
+        }
+    }
+}
+
 impl Weights for LoadedWeights {
     fn data(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError> {
         let fail = |problem: String| ModelError::Weight { name: param.name.into(), problem };

@@ -1,0 +1,94 @@
+//! One node's half of a training run: how it is built at any step, and what is kept of it.
+//!
+//! Both nodes go through here, so that they agree on what a step is made of: the weights that the run
+//! began with, adapters and sparsity as the training spec says, and the optimiser's state.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
+use crate::{
+    model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState},
+    session::TrainingSpec,
+    wire::NamedTensors,
+};
+
+/// What makes this node's half what it is.
+#[derive(Clone)]
+pub struct TrainingRun {
+    pub library: Arc<Library>,
+    /// Run id.
+    pub id: String,
+    /// What the run began with.
+    pub start: WeightsId,
+    pub training: TrainingSpec,
+    pub side: Side,
+    /// This node's stages.
+    pub range: Range<usize>,
+}
+
+impl TrainingRun {
+    /// The half after `step`, ready for the next one.
+    pub fn restore(&self, step: u64) -> Result<Segment, LibraryError> {
+        let (spec, range) = (self.library.spec(), self.range.clone());
+        let stages = &spec.stage_names()[range.clone()];
+        let mut learned = NamedTensors::new();
+        let mut optimizers = Vec::new();
+        for stage in stages.iter().take(if step == 0 { 0 } else { stages.len() }) {
+            let files = self.library.store().read(&self.id, step, stage)?;
+            learned.extend(files.weights);
+            optimizers.push((stage, files.optimizer));
+        }
+        let lora = self.training.lora.as_ref();
+        let mut segment = match (step, lora) {
+            (0, _) | (_, Some(_)) => {
+                let mut source = self.library.source(&self.start, stages)?;
+                Segment::build(spec, range, source.as_mut(), true)?
+            }
+            _ => Segment::build(spec, range, &mut LoadedWeights::new(learned.clone()), true)?,
+        };
+        if let Some(lora) = lora {
+            self.adapt(&mut segment, lora, step, learned)?;
+        }
+        if self.training.sparsity > 0.0 {
+            segment.sparsify(self.training.sparsity);
+        }
+        for (stage, state) in optimizers {
+            segment.load_optimizer(stage, &self.training.optimizer, state)?;
+        }
+        Ok(segment)
+    }
+
+    fn adapt(
+        &self,
+        segment: &mut Segment,
+        lora: &LoraSpec,
+        step: u64,
+        learned: NamedTensors,
+    ) -> Result<(), LibraryError> {
+        let here = lora.sides.include(self.side).then_some(lora);
+        let spec = self.library.spec();
+        match step {
+            0 => segment.adapt(spec, here, &mut SeededWeights(lora.seed))?,
+            _ => segment.adapt(spec, here, &mut LoadedWeights::new(learned))?,
+        }
+        Ok(())
+    }
+
+    /// Writes this half of `step`, and removes the oldest over `keep`.
+    pub fn write(
+        &self,
+        step: u64,
+        state: &[StageState],
+        keep: usize,
+    ) -> Result<(), CheckpointError> {
+        let store = self.library.store();
+        match &self.training.lora {
+            None => store.write(&self.id, step, state)?,
+            Some(lora) => {
+                let base = AdapterBase { weights: self.start.to_string(), scale: lora.scale() };
+                store.write_adapters(&self.id, step, state, base)?;
+            }
+        }
+        store.retain(&self.id, keep)
+    }
+}
