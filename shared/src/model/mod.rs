@@ -13,11 +13,11 @@ mod bert;
 mod blocks;
 mod conv;
 mod decoder;
+mod filters;
 mod gpt2;
 mod lenet;
 mod linear_regression;
 mod llama;
-mod filters;
 pub mod lora;
 pub mod loss;
 mod matrices;
@@ -28,10 +28,10 @@ mod params;
 mod pass;
 mod port;
 mod presets;
+mod quantize;
 mod recurrent;
 mod resnet;
 mod rnn;
-mod quantize;
 mod segment;
 mod sparsity;
 mod spec;
@@ -41,11 +41,14 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
-    alexnet::AlexnetSpec, decoder::RopeScaling, gpt2::Gpt2Spec, bert::{BertAct, BertHead, BertSpec},
+    alexnet::AlexnetSpec,
+    bert::{BertAct, BertHead, BertSpec},
+    decoder::RopeScaling,
+    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
+    gpt2::Gpt2Spec,
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
     llama::LlamaSpec,
-    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     lora::{LoraSpec, MergedWeights, Side, Sides},
     loss::LossKind,
     mlp::MlpSpec,
@@ -54,10 +57,10 @@ pub use self::{
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    quantize::WeightFormat,
     recurrent::Cell,
     resnet::{ResnetBlock, ResnetSpec},
     rnn::{RnnSpec, SequenceTask},
-    quantize::WeightFormat,
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},

@@ -3,7 +3,9 @@
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
 use super::{
-    BertAct, BertHead, BertSpec,     AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec, ResnetBlock, ResnetSpec, RnnSpec, VggSpec, Gpt2Spec, LlamaSpec, RopeScaling,
+    AlexnetSpec, BertAct, BertHead, BertSpec, Cell, Gpt2Spec, LenetSpec, LinearRegressionSpec,
+    LlamaSpec, MlpSpec, MobilenetV2Spec, ModelSpec, ResnetBlock, ResnetSpec, RnnSpec, RopeScaling,
+    VggSpec,
 };
 
 impl ModelSpec {
@@ -77,6 +79,7 @@ impl ModelSpec {
                 hidden_act: BertAct::Gelu,
                 head: BertHead::Classify,
                 classes: Some(2),
+            }),
             _ => return None,
         })
     }

@@ -6,7 +6,9 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec, BertSpec, FilterChain,
+    AlexnetSpec, BertSpec, Block, FilterChain, Gpt2Spec, LenetSpec, LinearRegressionSpec,
+    LlamaSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage,
+    VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
