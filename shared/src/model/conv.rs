@@ -261,3 +261,68 @@ impl Block for MeanDense {
         self.dense.forward(Value::R4(adaptive_avg_pool2d(x, [1, 1])).into(), pass)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        model::{ModelSpec, SeededWeights, Segment},
+        tensor::HostTensor,
+    };
+
+    fn sized(name: &str, size: usize) -> ModelSpec {
+        let mut spec = ModelSpec::builtin(name).unwrap();
+        let input = [3, size, size];
+        match &mut spec {
+            ModelSpec::Alexnet(s) => s.input = input,
+            ModelSpec::Vgg(s) => s.input = input,
+            ModelSpec::Resnet(s) => s.input = input,
+            ModelSpec::MobilenetV2(s) => s.input = input,
+            other => panic!("{other:?}"),
+        }
+        spec
+    }
+
+    #[test]
+    fn the_smallest_input_is_torchvisions() {
+        // `min_size` of torchvision's weights.
+        let least =
+            [("alexnet", 63), ("vgg16", 32), ("resnet18", 1), ("resnet50", 1), ("mobilenetv2", 1)];
+        for (name, size) in least {
+            assert_eq!(sized(name, size).check(), Ok(()), "{name}");
+            assert!(sized(name, size - 1).check().is_err(), "{name}");
+        }
+        let gone = "the input is too small: nothing is left of it at pool5";
+        assert_eq!(sized("alexnet", 62).check(), Err(gone.into()));
+        assert_eq!(sized("vgg16", 31).check(), Err(gone.into()));
+    }
+
+    #[test]
+    fn a_map_of_the_wrong_shape_is_an_error_in_every_stage() {
+        let spec = ModelSpec::builtin("alexnet").unwrap();
+        let ModelSpec::Alexnet(mut sizes) = spec else { unreachable!() };
+        (sizes.channels, sizes.hidden) = ([4, 5, 6, 7, 8], [9, 10]);
+        let spec = ModelSpec::Alexnet(sizes);
+        let plans = spec.stages();
+        for (i, plan) in plans.iter().enumerate() {
+            let mut source = SeededWeights(1);
+            let stage = Segment::build(&spec, i..i + 1, &mut source, false).unwrap();
+            let refuses = |shape: &[usize]| {
+                let values = vec![0.5; shape.iter().product()];
+                let x = HostTensor::from_f32(shape.to_vec(), &values);
+                let error = stage.infer(&vec![("x".into(), x)]).err();
+                error.map(|e| e.to_string())
+            };
+            let expected = format!("stage {}: expected ", plan.name);
+            let shapes: &[&[usize]] = match plan.name.as_str() {
+                "conv1" => &[&[1, 4, 64, 64], &[1, 3, 6, 64], &[3, 64, 64], &[1, 3, 0, 64]],
+                name if name.starts_with("pool") => &[&[1, 4, 2, 9], &[2, 9], &[0, 4, 9, 9]],
+                "avgpool" => &[&[1, 8, 0, 3], &[8, 3, 3]],
+                _ => &[&[1, 11, 8, 8], &[1, 11], &[4]],
+            };
+            for shape in shapes {
+                let error = refuses(shape).unwrap_or_else(|| panic!("{}: {shape:?}", plan.name));
+                assert!(error.starts_with(&expected), "{error}");
+            }
+        }
+    }
+}

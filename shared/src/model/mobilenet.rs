@@ -217,3 +217,42 @@ impl Block for InvertedResidual {
         Ok(Value::R4(if self.residual { x + y } else { y }).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_rounded_as_in_torchvision() {
+        let blocks = MobilenetV2Spec::PAPER.to_vec();
+        let spec = MobilenetV2Spec { input: [3, 224, 224], width: 1.0, blocks, classes: 1000 };
+        // torchvision.models._utils._make_divisible(channels * factor, 8)
+        let expected = [
+            (32, 0.35, 16),
+            (24, 0.35, 8),
+            (24, 0.75, 24),
+            (32, 1.4, 48),
+            (24, 1.4, 32),
+            (16, 0.1, 8),
+            (1280, 1.4, 1792),
+        ];
+        for (channels, factor, rounded) in expected {
+            assert_eq!(spec.scaled(channels, factor), rounded, "{channels} x {factor}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_make_no_network_are_refused() {
+        let spec = |width, block| {
+            let spec =
+                MobilenetV2Spec { input: [3, 32, 32], width, blocks: vec![block], classes: 2 };
+            spec.check()
+        };
+        assert_eq!(spec(1.0, [6, 24, 2, 2]), Ok(()));
+        let stride = "blocks: stride 3 is neither 1 nor 2";
+        assert_eq!(spec(1.0, [6, 24, 2, 3]), Err(stride.into()));
+        let width = "width = NaN is out of range (0.01 <= width <= 100)";
+        assert_eq!(spec(f64::NAN, [6, 24, 2, 2]), Err(width.into()));
+        assert!(spec(1.0, [6, 24, 2000, 1]).is_err());
+    }
+}

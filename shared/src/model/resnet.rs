@@ -13,7 +13,7 @@ use burn::{
 use super::{
     Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
     batch_norm::ConvNorm,
-    blocks::{cut, rank4, shape_error},
+    blocks::{cut, rank4},
     conv::{ConvShape, Map, MaxPool, MeanDense, Window, check_maps},
     spec::sizes_in_range,
 };
@@ -180,10 +180,6 @@ impl Block for Residual {
             Some(conv) => conv.forward(x, pass)?,
             None => x,
         };
-        if identity.dims() != branch.dims() {
-            let expected = format!("{} channels", branch.dims()[1]);
-            return Err(shape_error(pass.stage, expected, &identity.dims()));
-        }
         Ok(Value::R4(relu(branch + identity)).into())
     }
 }
