@@ -101,7 +101,7 @@ pub fn check_inputs(info: &ModelInfo, sent: &[&str]) -> Result<(), InferError> {
     let model = shown(&info.name);
     let required = || info.inputs.iter().filter(|p| !p.optional);
     let mut known = names(&info.inputs);
-    if let [] = sent {
+    if sent.is_empty() {
         let required = required().map(|p| shown(&p.name)).collect::<Vec<_>>().join(", ");
         return bad(format!("no input was sent; send {required}"));
     }

@@ -79,11 +79,15 @@ fn trains_alike(spec: &ModelSpec, reference: &Reference, split: usize, name: &st
     let expected = reference.group(&prefix);
     let weights = training.weights();
     assert_eq!(weights.len(), expected.len(), "every parameter");
+    // A bias of the keys moves all scores of a row alike, which softmax does not notice: its gradient is
+    // rounding noise, and Adam takes full steps on noise.
+    let noise = |parameter: &str| name == "adam" && parameter.ends_with("self.key.bias");
     let compare = |(parameter, tensor): &(String, HostTensor)| {
         let what = format!("{what}: {parameter}");
         assert_close(&what, tensor, expected[parameter.as_str()], TRAINING)
     };
-    let worst_weight = weights.iter().map(compare).fold(0.0, f64::max);
+    let compared = weights.iter().filter(|(parameter, _)| !noise(parameter));
+    let worst_weight = compared.map(compare).fold(0.0, f64::max);
     let logits = training.infer(&inputs(reference));
     let expected = reference.tensor(&format!("{name}/output"));
     let worst_logit = assert_close(&format!("{what}: logits"), &logits[0].1, expected, TRAINING);
@@ -101,6 +105,7 @@ fn a_classifier_is_transformers() {
         trains_alike(&spec, &reference, split, "sgd");
         trains_alike(&spec, &reference, split, "adam");
     }
+    gamma_and_beta_are_read(&spec, &reference);
 }
 
 #[test]
@@ -113,28 +118,27 @@ fn a_sentence_embedding_is_sentence_transformers() {
 #[test]
 fn a_bare_encoder_is_transformers() {
     let spec = ModelSpec::Bert(sizes(BertHead::Encode, BertAct::Gelu));
-    infers_alike(&spec, &reference(&spec, 0));
+    let reference = reference(&spec, 0);
+    infers_alike(&spec, &reference);
+    what_is_left_out_is_ones_and_zeros(&spec, &reference);
+    a_file_of_another_model_is_an_error_by_name(&reference);
 }
 
-#[test]
-fn inputs_that_are_left_out_are_ones_and_zeros() {
-    let spec = ModelSpec::Bert(sizes(BertHead::Encode, BertAct::Gelu));
-    let file = reference(&spec, 0).weights();
+fn what_is_left_out_is_ones_and_zeros(spec: &ModelSpec, reference: &Reference) {
+    let file = reference.weights();
     let ids = HostTensor::from_i64(vec![2, 3], &[5, 96, 0, 7, 8, 9]);
     let ids = ("input_ids".to_string(), ids);
     let full =
         |name: &str, value| (name.to_string(), HostTensor::from_i64(vec![2, 3], &[value; 6]));
     let all = vec![ids.clone(), full("attention_mask", 1), full("token_type_ids", 0)];
-    let expected = infer(&spec, &file, 2, &all);
-    assert_eq!(infer(&spec, &file, 2, &vec![ids]), expected);
+    let expected = infer(spec, &file, 2, &all);
+    assert_eq!(infer(spec, &file, 2, &vec![ids]), expected);
 }
 
-#[test]
-fn files_of_the_first_berts_say_gamma_and_beta() {
-    let spec = ModelSpec::Bert(sizes(BertHead::Classify, BertAct::Gelu));
-    let reference = reference(&spec, 0);
-    let input = inputs(&reference);
-    let expected = infer(&spec, &reference.weights(), 2, &input);
+/// As the files of the first BERTs have them.
+fn gamma_and_beta_are_read(spec: &ModelSpec, reference: &Reference) {
+    let input = inputs(reference);
+    let expected = infer(spec, &reference.weights(), 2, &input);
     // The names of google-bert/bert-base-uncased, each as long as the new one with blanks behind.
     let path = reference.weights_path();
     let whole = std::fs::read(&path).unwrap();
@@ -146,13 +150,11 @@ fn files_of_the_first_berts_say_gamma_and_beta() {
     assert_ne!(renamed, header);
     let old = [&whole[..8], renamed.as_bytes(), &whole[8 + length..]].concat();
     std::fs::write(&path, old).unwrap();
-    assert_eq!(infer(&spec, &reference.weights(), 2, &input), expected);
+    assert_eq!(infer(spec, &reference.weights(), 2, &input), expected);
 }
 
-#[test]
-fn a_wrong_weight_file_is_an_error_by_name() {
+fn a_file_of_another_model_is_an_error_by_name(bare: &Reference) {
     let spec = ModelSpec::Bert(sizes(BertHead::Classify, BertAct::Gelu));
-    let bare = reference(&ModelSpec::Bert(sizes(BertHead::Encode, BertAct::Gelu)), 0);
     let load = |spec: &ModelSpec| {
         let file = std::sync::Arc::new(WeightFile::open(&bare.weights_path()).unwrap());
         let mut source = file.source(spec.prefixes());
