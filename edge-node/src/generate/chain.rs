@@ -42,18 +42,22 @@ pub struct Chain {
 enum Rest {
     /// The whole model is here; taken while it computes.
     Here(Option<Tail>),
-    Cloud {
-        head: Option<Sequence>,
-        requests: mpsc::Sender<v1::GenerateRequest>,
-        link: Link,
-    },
+    Cloud(Box<Remote>),
+}
+
+/// A head here, and the stream to its tail.
+struct Remote {
+    /// Taken while it computes.
+    head: Option<Sequence>,
+    requests: mpsc::Sender<v1::GenerateRequest>,
+    link: Link,
 }
 
 /// The stream to the cloud.
 enum Link {
     /// `open` and the first step are sent together, and the answer to both is awaited once.
     Unopened(mpsc::Receiver<v1::GenerateRequest>),
-    Open(tonic::Streaming<v1::GenerateReply>),
+    Open(Box<tonic::Streaming<v1::GenerateReply>>),
 }
 
 impl Chain {
@@ -80,7 +84,8 @@ impl Chain {
         };
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let _ = requests.send(v1::GenerateRequest { kind: Some(Kind::Open(open)) }).await;
-        let rest = Rest::Cloud { head: Some(sequence), requests, link: Link::Unopened(waiting) };
+        let (head, link) = (Some(sequence), Link::Unopened(waiting));
+        let rest = Rest::Cloud(Box::new(Remote { head, requests, link }));
         Ok(Self { shared, lease, rest })
     }
 
@@ -97,7 +102,8 @@ impl Chain {
                 })
                 .await?
             }
-            Rest::Cloud { head, requests, link } => {
+            Rest::Cloud(remote) => {
+                let Remote { head, requests, link } = remote.as_mut();
                 let (activation, used) = compute(pool, head, move |head| {
                     let output = head.extend(&input).map_err(model_error)?;
                     Ok((output, head.cache_bytes()))
@@ -206,7 +212,7 @@ async fn answer(shared: &Shared, link: &mut Link) -> Result<v1::GenerateReply, I
         // Replaced, so that dropping the chain closes the stream's own receiver.
         let waiting = std::mem::replace(waiting, mpsc::channel(1).1);
         let replies = shared.cloud.generate(ReceiverStream::new(waiting)).await.map_err(fail)?;
-        *link = Link::Open(replies);
+        *link = Link::Open(Box::new(replies));
     }
     let Link::Open(replies) = link else {
         return Err(InferError::Internal("the stream was not opened".into()));

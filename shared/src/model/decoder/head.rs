@@ -2,10 +2,10 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, module::linear},
+    tensor::Tensor,
 };
 
-use super::{Norm, hidden_states};
+use super::{Norm, hidden_states, linear::project};
 use crate::model::{Activation, Block, Init, ModelError, Params, Pass, Value};
 
 /// What the head's table is called, `[vocabulary, hidden]`.
@@ -49,7 +49,7 @@ impl<N: Norm> Block for Head<N> {
         let x = hidden_states(pass.stage, input, self.table.dims()[1])?;
         let last = x.dims()[1].saturating_sub(1);
         let x = if pass.cache.is_some() { x.narrow(1, last, 1) } else { x };
-        let logits = linear(self.norm.forward(x), self.table.val().transpose(), None);
+        let logits = project(self.norm.forward(x), self.table.val().transpose(), None);
         Ok(Value::R3(logits).into())
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, module::linear},
+    tensor::Tensor,
 };
 
 use crate::model::{Init, ModelError, Params};
@@ -44,6 +44,21 @@ impl Linear {
         let weight = self.weight.val();
         // The product reads a transposed weight by strides, without a copy.
         let weight = if self.out_first { weight.transpose() } else { weight };
-        linear(x, weight, self.bias.as_ref().map(|b| b.val()))
+        project(x, weight, self.bias.as_ref().map(|b| b.val()))
     }
+}
+
+/// `x · weight + bias` with a weight `[in, out]`: `[batch, sequence, in]` → `[batch, sequence, out]`
+///
+/// All positions are rows of one product of two matrices, which reads a transposed weight where it lies.
+/// burn's `linear` gives the weight the input's rank first, and copies a transposed one for that: at one
+/// position, the whole table for each token.
+pub fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let ([batch, sequence, input], [_, output]) = (x.dims(), weight.dims());
+    let y = x.reshape([batch * sequence, input]).matmul(weight);
+    let y = match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    };
+    y.reshape([batch, sequence, output])
 }
