@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     clock::Clock,
+    generate::Generation,
     handshake::Handshake,
     inference::Inference,
     train::Trainer,
@@ -31,6 +32,7 @@ pub struct Split {
     pub handshake: Arc<Handshake>,
     pub inference: Arc<Inference>,
     pub trainer: Trainer,
+    pub generation: Generation,
     pub library: Arc<Library>,
     pub clock: Arc<Clock>,
     /// Largest activation, bytes.
@@ -95,6 +97,16 @@ impl SplitService for Split {
         request: Request<Streaming<v1::TrainRequest>>,
     ) -> Result<Response<Self::TrainStream>, Status> {
         let replies = self.trainer.start(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    type GenerateStream = Replies<v1::GenerateReply>;
+
+    async fn generate(
+        &self,
+        request: Request<Streaming<v1::GenerateRequest>>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let replies = self.generation.start(request.into_inner()).await?;
         Ok(Response::new(Box::pin(replies)))
     }
 

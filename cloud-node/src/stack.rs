@@ -2,20 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{Router, routing::get};
 use cleave_shared::{
     checkpoint::{Library, RunStore},
     compute::ComputePool,
     config::Config,
     listen::listen,
-    shutdown,
+    shutdown, telemetry,
     wire::{self, v1::split_service_server::SplitServiceServer},
 };
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    clock::Clock, handshake::Handshake, inference::Inference, service::Split, tails::Tails,
-    train::Trainer,
+    clock::Clock, generate::Generation, handshake::Handshake, inference::Inference, service::Split,
+    tails::Tails, train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -32,6 +33,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), String> {
+    if let Some(address) = config.cloud.metrics_listen {
+        // Before anything is counted: what was set earlier would be lost.
+        telemetry::metrics::init();
+        serve_metrics(listen("cloud.metrics_listen", address).await?);
+    }
     let (ending, ended) = watch::channel(false);
     let service = service(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
@@ -77,6 +83,16 @@ pub async fn serve(config: Config) -> Result<(), String> {
     }
 }
 
+/// `GET /metrics`, for the life of the process.
+fn serve_metrics(listener: TcpListener) {
+    let router = Router::new().route("/metrics", get(async || telemetry::metrics::render()));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::warn!(%error, "metrics are no longer served");
+        }
+    });
+}
+
 /// The service and what it stands on.
 fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, String> {
     let clock = Arc::new(Clock::start());
@@ -94,12 +110,14 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
         codec: config.activation_codec(),
         clock: clock.clone(),
     });
+    let generation = Generation::new(config, &inference, ended.clone());
     let trainer = Trainer::new(config, handshake.clone(), library.clone(), tails, pool, ended);
     Ok(Split {
         spec: config.model.clone(),
         handshake,
         inference,
         trainer,
+        generation,
         library,
         clock,
         limit: config.cloud.max_activation_bytes,

@@ -14,7 +14,7 @@ use cleave_shared::{
     health,
     link::{
         Scheduler,
-        generate::{Scenario, generate, provenance},
+        generate::{Scenario, generate as make_trace, provenance},
     },
     telemetry::{self, LogFormat},
 };
@@ -22,8 +22,10 @@ use cleave_shared::{
 use crate::{
     demo,
     evaluate::EdgeClient,
+    generate,
     link::{edges::ProfileSource, proxy, simulate},
     optimize::{adapter, prune, quantize},
+    serve::{Generation, Sampling},
     stack, train,
 };
 
@@ -54,6 +56,8 @@ enum NodeCommand {
     Serve,
     /// Trains the model together with the cloud, and deploys the result
     Train(TrainArgs),
+    /// Continues a sequence of token ids together with the cloud, without a running edge
+    Generate(GenerateArgs),
     /// Sends the held-out samples to a running edge; prints accuracy and latency
     Evaluate {
         /// The edge's gRPC address, http://HOST:PORT [default: edge.grpc_listen]
@@ -94,6 +98,32 @@ struct TrainArgs {
     /// Leave what is deployed as it is
     #[arg(long)]
     no_deploy: bool,
+}
+
+#[derive(Args)]
+struct GenerateArgs {
+    /// What to continue: token ids with commas between them
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    prompt_ids: Vec<i64>,
+    #[arg(long, default_value_t = 32)]
+    max_tokens: usize,
+    /// 0 takes the likeliest token each time
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draws among this many of the likeliest; 0 is all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draws among the fewest that hold this probability
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    #[arg(long, default_value_t = 0)]
+    sampling_seed: u64,
+    /// Token ids that end the sequence
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    stop_ids: Vec<i64>,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -255,6 +285,7 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
             println!("{}", demo::summary(&outcome));
             Ok(())
         }
+        NodeCommand::Generate(args) => generated(&config, args).await,
         NodeCommand::Evaluate { edge } => {
             let edge = edge.unwrap_or_else(|| format!("http://{}", config.edge.grpc_listen));
             let mut client = EdgeClient::connect(&edge, &config.edge.model_name).await?;
@@ -286,6 +317,23 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
     }
 }
 
+async fn generated(config: &Config, args: GenerateArgs) -> Result<(), String> {
+    let GenerateArgs { temperature, top_k, top_p, sampling_seed: seed, .. } = args;
+    let request = Generation {
+        prompt: args.prompt_ids,
+        max_tokens: args.max_tokens,
+        sampling: Sampling { temperature, top_k, top_p, seed },
+        stop: args.stop_ids,
+    };
+    let report = generate::generate(config, request).await?;
+    let text = match args.json {
+        true => serde_json::to_string(&report).map_err(|e| e.to_string())?,
+        false => report.render(),
+    };
+    println!("{text}");
+    Ok(())
+}
+
 fn link(args: LinkArgs) -> Result<(), String> {
     let folder = args.profiles.or_else(|| {
         let usual = [Path::new("config"), Path::new("/etc/cleave")].map(|f| f.join(PROFILES));
@@ -313,7 +361,7 @@ fn link(args: LinkArgs) -> Result<(), String> {
 fn trace(args: &TraceArgs) -> Result<(), String> {
     let scenario = Scenario::named(&args.scenario).ok_or("--scenario: unknown")?;
     let (seed, seconds, step_ms) = (args.seed, args.seconds, args.step_ms);
-    let trace = generate(&scenario, seed, seconds, step_ms).map_err(|error| error.to_string())?;
+    let trace = make_trace(&scenario, seed, seconds, step_ms).map_err(|error| error.to_string())?;
     let write = |path: PathBuf, bytes: Vec<u8>| {
         write_atomic(&path, &bytes).map_err(|error| error.to_string())?;
         println!("wrote {}", path.display());

@@ -12,6 +12,7 @@ pub mod cloud;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;
+pub mod generate;
 pub mod link;
 pub mod optimize;
 pub mod predict;

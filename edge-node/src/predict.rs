@@ -134,7 +134,7 @@ fn ms_since(begin: Instant) -> f64 {
     begin.elapsed().as_secs_f64() * 1e3
 }
 
-fn compute_error(error: ComputeError) -> InferError {
+pub(crate) fn compute_error(error: ComputeError) -> InferError {
     match error {
         ComputeError::Busy { .. } => InferError::Busy(error.to_string()),
         ComputeError::Panicked(_) => InferError::Internal(error.to_string()),
@@ -160,6 +160,11 @@ fn cloud_error(address: &str, error: BoxError) -> InferError {
     let Some(status) = error.downcast_ref::<tonic::Status>() else {
         return InferError::Internal(error.to_string());
     };
+    status_error(address, status)
+}
+
+/// What a client is told when the cloud answers with this.
+pub(crate) fn status_error(address: &str, status: &tonic::Status) -> InferError {
     let text = explain(address, status);
     match status.code() {
         tonic::Code::ResourceExhausted => InferError::Busy(text),

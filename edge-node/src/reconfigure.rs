@@ -19,7 +19,7 @@ use cleave_shared::{
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
-use crate::deploy::{Deployer, Deployment, Pointer, Target};
+use crate::deploy::{Deployer, Deployment, Pointer};
 
 /// How often files are looked at without a notification, and how often a failed change is retried.
 const TICK: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ impl Reconfigurer {
             tracing::info!(profile = asked.link.profile, "link profile changed");
         }
         self.config = in_force;
-        let target = self.target()?;
+        let target = self.deployer.target(&self.config)?;
         if self.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
             let deployment = self.deployer.deploy(target).await?;
             let (split, version) = (deployment.target.split, deployment.version());
@@ -114,18 +114,6 @@ impl Reconfigurer {
             return Ok(());
         }
         Err("a key other than split_point and link was changed: restart the node for it".into())
-    }
-
-    /// The split of the configuration, and the weights that were trained last.
-    fn target(&self) -> Result<Target, String> {
-        let pointer = Pointer::read(&self.config.runs.dir).map_err(|e| e.to_string())?;
-        let own = self.config.model.hash();
-        let weights = match pointer {
-            Some(p) if p.spec_hash == own => p.weights(),
-            // Trained weights of another model are not for this one.
-            _ => self.deployer.initial(self.config.seed),
-        };
-        Ok(Target { split: self.config.split_point, weights })
     }
 }
 

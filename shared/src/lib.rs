@@ -3,13 +3,15 @@
 //! A tensor's walk through this crate: [`model`] computes an activation, [`tensor`] is that
 //! activation as bytes, [`codec`] encodes it, [`wire`] says it in protobuf, [`link`] delays it as a
 //! 5G radio would. [`session`] is the state machine of exactly-once training, [`checkpoint`] how
-//! its state reaches the disk. Dependencies point from `model` and `wire` down to `tensor`.
+//! its state reaches the disk.
+//! [`generate`] continues sequences of tokens, with a cache on each node. Dependencies point from `model` and `wire` down to `tensor`.
 
 pub mod checkpoint;
 pub mod codec;
 pub mod compute;
 pub mod config;
 pub mod data;
+pub mod generate;
 pub mod health;
 pub mod link;
 pub mod listen;

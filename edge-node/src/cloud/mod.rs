@@ -165,6 +165,14 @@ impl CloudClient {
         Ok(self.client.clone().train(requests).await?.into_inner())
     }
 
+    /// Opens a generation stream; its first messages may wait in `requests` already.
+    pub async fn generate(
+        &self,
+        requests: tokio_stream::wrappers::ReceiverStream<v1::GenerateRequest>,
+    ) -> Result<tonic::Streaming<v1::GenerateReply>, Status> {
+        Ok(self.client.clone().generate(requests).await?.into_inner())
+    }
+
     fn now_ns(&self) -> u64 {
         self.shared.start.elapsed().as_nanos() as u64
     }

@@ -10,7 +10,7 @@ use cleave_shared::{
     wire::{PROTOCOL_VERSION, v1::Agreement},
 };
 
-use super::{Deployment, Target};
+use super::{Deployment, Pointer, Target};
 use crate::cloud::{CloudClient, explain};
 
 /// Handshakes to learn the offset of the cloud's clock from; see `cloud::clock`.
@@ -49,6 +49,17 @@ impl Deployer {
     /// See [`Library::initial`].
     pub fn initial(&self, seed: u64) -> WeightsId {
         self.library.initial(seed)
+    }
+
+    /// The split of the configuration, and the weights that were trained last.
+    pub fn target(&self, config: &Config) -> Result<Target, String> {
+        let pointer = Pointer::read(&config.runs.dir).map_err(|e| e.to_string())?;
+        let weights = match pointer {
+            Some(p) if p.spec_hash == self.spec.hash() => p.weights(),
+            // Trained weights of another model are not for this one.
+            _ => self.initial(config.seed),
+        };
+        Ok(Target { split: config.split_point, weights })
     }
 
     /// What both nodes have to agree on for this target.

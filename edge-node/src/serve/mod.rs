@@ -14,6 +14,7 @@
 mod error;
 #[cfg(test)]
 mod fake;
+mod generator;
 mod grpc;
 mod json_data;
 mod metrics;
@@ -24,6 +25,7 @@ mod rest_body;
 use cleave_shared::tensor::HostTensor;
 
 pub use error::InferError;
+pub use generator::{Event, Events, Finish, Generation, Generator, Sampling};
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use metrics::metrics_router;
 pub use rest::rest_router;

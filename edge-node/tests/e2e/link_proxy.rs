@@ -102,7 +102,7 @@ fn a_bad_profile_is_refused_with_what_to_do() {
 }
 
 /// The body of an HTTP answer; the whole conversation is one connection.
-async fn http(port: u16, method: &str, path: &str, body: &str) -> String {
+pub async fn http(port: u16, method: &str, path: &str, body: &str) -> String {
     let mut stream = connect(port).await;
     let length = body.len();
     let request = format!(

@@ -5,6 +5,7 @@
 mod clients;
 mod cloud_protocol;
 mod command_line;
+mod generation;
 mod inference;
 mod large;
 mod link_proxy;

@@ -27,7 +27,10 @@ impl Config {
         let most = 1 << 40;
         range("cloud.max_activation_bytes", cloud.max_activation_bytes as u64, 1024..=most)?;
         range("cloud.max_tails", cloud.max_tails as u64, 1..=1024)?;
-        range("cloud.max_runs", cloud.max_runs as u64, 1..=100_000)
+        range("cloud.max_runs", cloud.max_runs as u64, 1..=100_000)?;
+        range("cloud.max_sessions", cloud.max_sessions as u64, 1..=1_000_000)?;
+        range("cloud.max_cache_bytes", cloud.max_cache_bytes as u64, 1024..=most)?;
+        range("cloud.session_idle_s", cloud.session_idle_s, 1..=86_400)
     }
 
     fn check_edge(&self) -> Result<(), Refusal> {
@@ -46,6 +49,9 @@ impl Config {
         range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
+        range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;
+        range("edge.max_cache_bytes", edge.max_cache_bytes as u64, 1024..=1 << 40)?;
+        range("edge.session_idle_s", edge.session_idle_s, 1..=86_400)?;
         range("edge.deadline_ms", edge.deadline_ms, 1..=3_600_000)
     }
 

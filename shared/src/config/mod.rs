@@ -86,6 +86,8 @@ pub struct LinkConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct CloudConfig {
     pub listen: SocketAddr,
+    /// Where `GET /metrics` answers in Prometheus' text format; without it, nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Threads that compute tails.
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
@@ -96,6 +98,12 @@ pub struct CloudConfig {
     pub max_tails: usize,
     /// Training runs kept in memory.
     pub max_runs: usize,
+    /// Sequences that are continued at once.
+    pub max_sessions: usize,
+    /// Memory of all their caches, bytes.
+    pub max_cache_bytes: usize,
+    /// How long a sequence may do nothing before it is ended, s.
+    pub session_idle_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +121,12 @@ pub struct EdgeConfig {
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
+    /// Sequences that are continued at once.
+    pub max_sessions: usize,
+    /// Memory of all their caches, bytes.
+    pub max_cache_bytes: usize,
+    /// How long a client may leave tokens unread before its sequence is ended, s.
+    pub session_idle_s: u64,
     /// How long the cloud may take to answer one request, both ways over the link included, ms.
     pub deadline_ms: u64,
 }
@@ -220,11 +234,15 @@ impl Default for CloudConfig {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 50051).into(),
+            metrics_listen: None,
             threads: 2,
             queue: 256,
             max_activation_bytes: 512 << 20,
             max_tails: 8,
             max_runs: 16,
+            max_sessions: 64,
+            max_cache_bytes: 1 << 30,
+            session_idle_s: 60,
         }
     }
 }
@@ -239,6 +257,9 @@ impl Default for EdgeConfig {
             max_batch: 1024,
             threads: 2,
             queue: 256,
+            max_sessions: 64,
+            max_cache_bytes: 1 << 30,
+            session_idle_s: 60,
             deadline_ms: 5_000,
         }
     }

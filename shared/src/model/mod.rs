@@ -7,40 +7,63 @@
 //! seed and the parameter's name, never on where the cut is.
 
 mod activation;
+mod alexnet;
+mod batch_norm;
 mod blocks;
+mod conv;
+mod decoder;
 mod filters;
+mod gpt2;
 mod lenet;
+mod linear_regression;
+mod llama;
 pub mod lora;
 pub mod loss;
 mod matrices;
 mod mlp;
+mod mobilenet;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
 mod quantize;
+mod recurrent;
+mod resnet;
+mod rnn;
 mod segment;
 mod sparsity;
 mod spec;
 mod stage;
+mod vgg;
 mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    alexnet::AlexnetSpec,
+    decoder::RopeScaling,
     filters::{Consumer, FilterChain, FilterLayer, prune_filters},
+    gpt2::Gpt2Spec,
     lenet::LenetSpec,
+    linear_regression::LinearRegressionSpec,
+    llama::LlamaSpec,
     lora::{LoraSpec, MergedWeights, Side, Sides},
     loss::LossKind,
     mlp::MlpSpec,
+    mobilenet::MobilenetV2Spec,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
     quantize::WeightFormat,
+    recurrent::Cell,
+    resnet::{ResnetBlock, ResnetSpec},
+    rnn::{RnnSpec, SequenceTask},
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
+    vgg::VggSpec,
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
 };
 
@@ -55,6 +78,8 @@ pub enum ModelError {
     Split { split: usize, stages: usize, model: &'static str },
     #[error("{model} cannot be pruned: {problem}")]
     Prune { model: &'static str, problem: String },
+    #[error("training: {0}")]
+    Training(String),
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

@@ -66,6 +66,23 @@ impl<'a> Params<'a> {
         Ok(Param::initialized(id, tensor))
     }
 
+    /// The same, with the values of `instead` where the source has no `name`.
+    pub fn param_or<const D: usize>(
+        &mut self,
+        name: &str,
+        instead: &str,
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let asked = if self.weights.has(name) { name } else { instead };
+        let data = self.weights.data(&ParamSpec { name: asked, shape: &shape, init })?;
+        let tensor = Tensor::from_data(data, self.device);
+        let tensor = if tensor.is_autodiff() { tensor.require_grad() } else { tensor };
+        let id = param_id(name);
+        self.names.insert(id, name.into());
+        Ok(Param::initialized(id, tensor))
+    }
+
     /// A tensor that belongs to the weights but is not trained by gradients, such as a running mean.
     /// A forward pass changes it through [`super::Pass::update`].
     pub fn buffer<const D: usize>(

@@ -3,6 +3,7 @@
 use burn::{module::ParamId, tensor::Tensor};
 
 use super::Value;
+use crate::tensor::DType;
 
 /// Whether layers behave as in training (BatchNorm by the batch's statistics) or as deployed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,17 @@ pub struct StageCache {
     /// Positions that came before this call.
     pub position: usize,
     pub tensors: Vec<Value>,
+}
+
+impl StageCache {
+    /// Bytes of the tensors, room that is not filled yet included.
+    pub fn bytes(&self) -> usize {
+        let bytes = |v: &Value| {
+            let element = if v.is_int() { DType::I64 } else { DType::F32 }.size();
+            v.dims().iter().product::<usize>() * element
+        };
+        self.tensors.iter().map(bytes).sum()
+    }
 }
 
 /// One call of one stage.

@@ -31,6 +31,13 @@ pub struct SegmentCache {
     stages: Vec<StageCache>,
 }
 
+impl SegmentCache {
+    /// Bytes of all tensors kept.
+    pub fn bytes(&self) -> usize {
+        self.stages.iter().map(StageCache::bytes).sum()
+    }
+}
+
 /// What one training step of a tail gives.
 pub struct TailStep {
     pub loss: f32,
@@ -49,10 +56,37 @@ impl Segment {
         train: bool,
     ) -> Result<Self, ModelError> {
         spec.check_split(range.end)?;
+        if train {
+            spec.check_training()?;
+        }
         let device = if train { Device::flex().autodiff() } else { Device::flex() };
+        Self::build_on(device, spec, range, weights)
+    }
+
+    fn build_on(
+        device: Device,
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
         let plans = spec.stages();
         let stages = plans[range].iter().map(|p| p.build(weights, &device));
         Ok(Self { stages: stages.collect::<Result<_, _>>()?, device })
+    }
+
+    /// Builds stages of `range` to train adapters of them; see [`Segment::adapt`]. A model whose
+    /// weights cannot be trained, as those of a decoder with tied tables, can still be adapted.
+    pub fn build_adapted(
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+        lora: Option<&LoraSpec>,
+        factors: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
+        spec.check_split(range.end)?;
+        let mut segment = Self::build_on(Device::flex().autodiff(), spec, range, weights)?;
+        segment.adapt(spec, lora, factors)?;
+        Ok(segment)
     }
 
     /// Builds stages of `range` for inference, with their weight matrices in this format; at no time
@@ -133,6 +167,7 @@ impl Segment {
     }
 
     /// The next positions of a sequence; what came before is in `cache`, which is new for a new one.
+    /// After an error the cache is of no more use: some stages may have taken the positions in.
     pub fn infer_next(
         &self,
         input: &NamedTensors,

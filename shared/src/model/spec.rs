@@ -1,15 +1,21 @@
 //! The declarative model: what the config says, and the plan of stages it becomes.
 
+use std::ops::Range;
+
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, FilterChain, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights,
+    AlexnetSpec, Block, FilterChain, Gpt2Spec, LenetSpec, LinearRegressionSpec, LlamaSpec, MlpSpec,
+    MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights,
     stage::BlockStage,
 };
 
 type Build =
     dyn Fn(&str, &mut dyn Weights, &Device) -> Result<Box<dyn Stage>, ModelError> + Send + Sync;
+
+/// Bytes that a stage keeps of one sequence of this many positions.
+type CacheBytes = dyn Fn(usize) -> usize + Send + Sync;
 
 /// A stage that is not built yet: nothing is allocated until [`StagePlan::build`].
 pub struct StagePlan {
@@ -21,6 +27,7 @@ pub struct StagePlan {
     /// products and convolutions only, as is customary.
     pub flops: u64,
     build: Box<Build>,
+    cache: Box<CacheBytes>,
 }
 
 impl StagePlan {
@@ -35,7 +42,18 @@ impl StagePlan {
             let block = build(&mut params)?;
             Ok(BlockStage::boxed(name, block, params.into_names()))
         };
-        Self { name: name.into(), outputs, flops: flops as u64, build: Box::new(build) }
+        let (name, flops, build) = (name.into(), flops as u64, Box::new(build));
+        Self { name, outputs, flops, build, cache: Box::new(|_| 0) }
+    }
+
+    /// Says what the stage keeps of one sequence of so many positions while it is generated, bytes.
+    pub fn caching(self, bytes: impl Fn(usize) -> usize + Send + Sync + 'static) -> Self {
+        Self { cache: Box::new(bytes), ..self }
+    }
+
+    /// Bytes that the stage keeps of one sequence of this many positions.
+    pub fn cache_bytes(&self, positions: usize) -> usize {
+        (self.cache)(positions)
     }
 
     pub fn build(
@@ -55,6 +73,14 @@ pub trait ModelFamily {
     fn outputs(&self) -> Vec<Port>;
     /// A reason why these sizes cannot be built.
     fn check(&self) -> Result<(), String>;
+    /// A reason why this model can be run but not trained.
+    fn check_training(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// The longest sequence of tokens that the model continues; 0 if it does not generate.
+    fn positions(&self) -> usize {
+        0
+    }
     /// All stages in order.
     fn stages(&self) -> Vec<StagePlan>;
     /// What weight files may put before, or leave out of, the names of parameters.
@@ -99,8 +125,16 @@ macro_rules! families {
 }
 
 families! {
+    Gpt2(Gpt2Spec) = "gpt2",
     Lenet(LenetSpec) = "lenet",
+    LinearRegression(LinearRegressionSpec) = "linear-regression",
+    Llama(LlamaSpec) = "llama",
     Mlp(MlpSpec) = "mlp",
+    Rnn(RnnSpec) = "rnn",
+    Alexnet(AlexnetSpec) = "alexnet",
+    Vgg(VggSpec) = "vgg",
+    Resnet(ResnetSpec) = "resnet",
+    MobilenetV2(MobilenetV2Spec) = "mobilenetv2",
 }
 
 impl ModelSpec {
@@ -139,6 +173,21 @@ impl ModelSpec {
     /// See [`ModelFamily::filter_chain`].
     pub fn filter_chain(&self) -> Option<FilterChain> {
         self.family().filter_chain()
+    }
+
+    /// See [`ModelFamily::positions`].
+    pub fn positions(&self) -> usize {
+        self.family().positions()
+    }
+
+    /// Refuses a model that cannot be trained.
+    pub fn check_training(&self) -> Result<(), ModelError> {
+        self.family().check_training().map_err(ModelError::Training)
+    }
+
+    /// Bytes that stages `range` keep of one sequence of this many positions.
+    pub fn cache_bytes(&self, range: Range<usize>, positions: usize) -> usize {
+        self.stages()[range].iter().map(|plan| plan.cache_bytes(positions)).sum()
     }
 
     pub fn stage_names(&self) -> Vec<String> {

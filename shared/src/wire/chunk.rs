@@ -38,6 +38,7 @@ carriers! {
     TrainStep: activation, labels;
     TrainStepped: gradient;
     TrainEvaluate: activation, labels;
+    GenerateStep: activation;
     StageWeights: tensors;
 }
 

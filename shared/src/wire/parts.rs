@@ -33,6 +33,7 @@ parts!(
     InferReplyPart infer_reply_part,
     TrainRequest train_request,
     TrainReply train_reply,
+    GenerateRequest generate_request,
     WeightsPart weights_part
 );
 

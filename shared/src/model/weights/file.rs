@@ -167,6 +167,10 @@ pub struct FileWeights {
 }
 
 impl Weights for FileWeights {
+    fn has(&self, name: &str) -> bool {
+        self.file.find(name, self.prefixes).is_some()
+    }
+
     fn data(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError> {
         let file = &self.file;
         let fail = |place: &Path, problem: String| ModelError::Weight {

@@ -20,6 +20,11 @@ use crate::{
 pub trait Weights {
     /// FP32 values of a parameter, of exactly its shape.
     fn data(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError>;
+
+    /// Whether there is a tensor of this name; one who makes them up has all.
+    fn has(&self, _name: &str) -> bool {
+        true
+    }
 }
 
 /// Random weights by each parameter's own distribution.
