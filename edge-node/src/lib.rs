@@ -15,6 +15,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod link;
 pub mod optimize;
+mod ports;
 pub mod predict;
 pub mod proto;
 pub mod reconfigure;

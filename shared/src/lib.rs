@@ -20,4 +20,5 @@ pub mod session;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tensor;
+pub mod text;
 pub mod wire;

@@ -5,6 +5,7 @@
 mod clients;
 mod cloud_protocol;
 mod command_line;
+mod encoder;
 mod generation;
 mod inference;
 mod large;
@@ -12,4 +13,5 @@ mod link_proxy;
 mod nodes;
 mod optimisation;
 mod reconfigure;
+mod text;
 mod training;

@@ -47,6 +47,7 @@ impl Config {
             return Err(("edge.model_name".into(), problem));
         }
         range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
+        range("edge.max_tokens", edge.max_tokens as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;

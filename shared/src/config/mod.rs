@@ -23,6 +23,7 @@ use crate::{
     model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat},
     session::TrainingSpec,
     telemetry::LogFormat,
+    text::Tokenizer,
 };
 
 /// Everything a node can be told.
@@ -52,6 +53,16 @@ pub struct Config {
 pub struct WeightsConfig {
     /// safetensors of the whole model; without it, random weights of `seed`.
     pub file: Option<PathBuf>,
+    /// A `tokenizer.json`; see [`WeightsConfig::tokenizer_file`].
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl WeightsConfig {
+    /// The tokenizer of the model: the one named, or the one beside the weight file, if there is one.
+    pub fn tokenizer_file(&self) -> Option<PathBuf> {
+        let beside = || Tokenizer::beside(self.file.as_deref()?);
+        self.tokenizer.clone().or_else(beside)
+    }
 }
 
 /// How weights are kept for inference; both nodes must name the same.
@@ -117,6 +128,8 @@ pub struct EdgeConfig {
     pub model_name: String,
     /// Largest batch of one request.
     pub max_batch: usize,
+    /// Most tokens that one request may have generated.
+    pub max_tokens: usize,
     /// Threads that compute heads.
     pub threads: usize,
     /// Requests that may wait for them; more are refused.
@@ -255,6 +268,7 @@ impl Default for EdgeConfig {
             http_listen: ([127, 0, 0, 1], 8000).into(),
             model_name: "digits".into(),
             max_batch: 1024,
+            max_tokens: 4096,
             threads: 2,
             queue: 256,
             max_sessions: 64,

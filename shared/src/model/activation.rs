@@ -59,6 +59,10 @@ impl Value {
             }
             DType::I64 => {
                 let values = tensor.to_i64().map_err(|e| input_error(&e.to_string()))?;
+                // What the device has no integer for, burn would panic on.
+                if let Some(large) = values.iter().find(|&&v| i32::try_from(v).is_err()) {
+                    return Err(input_error(&large.to_string()));
+                }
                 let data = TensorData::new(values, shape.clone());
                 Ok(match shape.len() {
                     1 => Value::I1(Tensor::from_data(data, device)),
@@ -152,7 +156,7 @@ impl AsRef<[u8]> for DeviceBytes {
 fn input_error(found: &str) -> ModelError {
     ModelError::Input {
         stage: "input".into(),
-        expected: "FP32 of rank 1 to 4 or INT64 of rank 1 or 2".into(),
+        expected: "FP32 of rank 1 to 4, or INT64 of rank 1 or 2 and of 32 bits".into(),
         found: found.into(),
     }
 }
@@ -254,5 +258,24 @@ impl Activation {
             });
         }
         total.ok_or_else(|| ModelError::Gradient("it is empty".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_that_the_device_lacks_are_refused() {
+        let value =
+            |v: i64| Value::from_host(&HostTensor::from_i64(vec![1], &[v]), &Device::flex());
+        for fits in [i64::from(i32::MIN), -100, i64::from(i32::MAX)] {
+            let back = value(fits).unwrap().into_host();
+            assert_eq!(back.to_i64().unwrap(), [fits]);
+        }
+        for large in [i64::MIN, 1 << 40] {
+            let error = value(large).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("32 bits, found {large}")), "{error}");
+        }
     }
 }

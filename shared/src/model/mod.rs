@@ -9,14 +9,15 @@
 mod activation;
 mod alexnet;
 mod batch_norm;
+mod bert;
 mod blocks;
 mod conv;
 mod decoder;
-mod filters;
 mod gpt2;
 mod lenet;
 mod linear_regression;
 mod llama;
+mod filters;
 pub mod lora;
 pub mod loss;
 mod matrices;
@@ -27,10 +28,10 @@ mod params;
 mod pass;
 mod port;
 mod presets;
-mod quantize;
 mod recurrent;
 mod resnet;
 mod rnn;
+mod quantize;
 mod segment;
 mod sparsity;
 mod spec;
@@ -40,13 +41,11 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
-    alexnet::AlexnetSpec,
-    decoder::RopeScaling,
-    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
-    gpt2::Gpt2Spec,
+    alexnet::AlexnetSpec, decoder::RopeScaling, gpt2::Gpt2Spec, bert::{BertAct, BertHead, BertSpec},
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
     llama::LlamaSpec,
+    filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     lora::{LoraSpec, MergedWeights, Side, Sides},
     loss::LossKind,
     mlp::MlpSpec,
@@ -55,10 +54,10 @@ pub use self::{
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
-    quantize::WeightFormat,
     recurrent::Cell,
     resnet::{ResnetBlock, ResnetSpec},
     rnn::{RnnSpec, SequenceTask},
+    quantize::WeightFormat,
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
@@ -76,10 +75,10 @@ pub enum ModelError {
     Weight { name: String, problem: String },
     #[error("split point {split} is out of range: {model} has stages 0..={stages}")]
     Split { split: usize, stages: usize, model: &'static str },
-    #[error("{model} cannot be pruned: {problem}")]
-    Prune { model: &'static str, problem: String },
     #[error("training: {0}")]
     Training(String),
+    #[error("{model} cannot be pruned: {problem}")]
+    Prune { model: &'static str, problem: String },
     #[error("labels: {0}")]
     Labels(String),
     #[error("gradient: {0}")]

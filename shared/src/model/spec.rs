@@ -6,9 +6,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, FilterChain, Gpt2Spec, LenetSpec, LinearRegressionSpec, LlamaSpec, MlpSpec,
-    MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights,
-    stage::BlockStage,
+    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage, Gpt2Spec, LlamaSpec, BertSpec, FilterChain,
 };
 
 type Build =
@@ -126,6 +124,7 @@ macro_rules! families {
 
 families! {
     Gpt2(Gpt2Spec) = "gpt2",
+    Bert(BertSpec) = "bert",
     Lenet(LenetSpec) = "lenet",
     LinearRegression(LinearRegressionSpec) = "linear-regression",
     Llama(LlamaSpec) = "llama",
@@ -165,16 +164,6 @@ impl ModelSpec {
         self.family().prefixes()
     }
 
-    /// See [`ModelFamily::is_input_major`].
-    pub fn is_input_major(&self, weight: &str) -> bool {
-        self.family().is_input_major(weight)
-    }
-
-    /// See [`ModelFamily::filter_chain`].
-    pub fn filter_chain(&self) -> Option<FilterChain> {
-        self.family().filter_chain()
-    }
-
     /// See [`ModelFamily::positions`].
     pub fn positions(&self) -> usize {
         self.family().positions()
@@ -188,6 +177,16 @@ impl ModelSpec {
     /// Bytes that stages `range` keep of one sequence of this many positions.
     pub fn cache_bytes(&self, range: Range<usize>, positions: usize) -> usize {
         self.stages()[range].iter().map(|plan| plan.cache_bytes(positions)).sum()
+    }
+
+    /// See [`ModelFamily::is_input_major`].
+    pub fn is_input_major(&self, weight: &str) -> bool {
+        self.family().is_input_major(weight)
+    }
+
+    /// See [`ModelFamily::filter_chain`].
+    pub fn filter_chain(&self) -> Option<FilterChain> {
+        self.family().filter_chain()
     }
 
     pub fn stage_names(&self) -> Vec<String> {
