@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, process::Command};
 use cleave_shared::{
     data::{Batch, BatchPlan, DataSpec, Dataset, Part, Split, gather},
     model::{
-        LenetSpec, LoadedWeights, LoraSpec, LossKind, MergedWeights, MlpSpec, ModelSpec,
+        Gpt2Spec, LenetSpec, LoadedWeights, LoraSpec, LossKind, MergedWeights, MlpSpec, ModelSpec,
         OptimizerSpec, SeededWeights, Segment, Sides, WeightFormat, Weights, lora::is_factor,
         prune_filters, prune_smallest,
     },
@@ -293,6 +293,61 @@ fn a_restored_run_of_adapters_goes_on_bit_for_bit() {
     }
     for n in 6..=10 {
         assert_eq!(step(&mut restored, n), step(&mut both, n), "step {n}");
+    }
+}
+
+#[test]
+fn a_decoder_is_quantised_and_adapted_at_every_split() {
+    // Tied tables, and weights stored [in, out].
+    let spec = ModelSpec::Gpt2(Gpt2Spec {
+        vocab_size: 50,
+        n_positions: 12,
+        n_embd: 16,
+        n_layer: 2,
+        n_head: 2,
+        layer_norm_epsilon: 1e-5,
+        tied: true,
+    });
+    let (weights, stages) = (seeded(&spec), spec.stage_count());
+    let ids: Vec<i64> = (0..2 * 9).map(|i| i * 7 % 50).collect();
+    let inputs = vec![("x".to_string(), HostTensor::from_i64(vec![2, 9], &ids))];
+    let labels: Vec<i64> = ids.iter().map(|id| (id + 3) % 50).collect();
+    let labels = HostTensor::from_i64(vec![2, 9], &labels);
+    for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        let part = |range| Segment::build_in(format, &spec, range, &mut loaded(&weights)).unwrap();
+        let expected = part(0..stages).infer(&inputs).unwrap();
+        for split in 0..=stages {
+            let activation = part(0..split).infer(&inputs).unwrap();
+            let output = part(split..stages).infer(&activation).unwrap();
+            assert_eq!(output, expected, "{format:?}, split at {split}");
+        }
+    }
+    let targets = vec!["c_attn".into(), "c_fc".into()];
+    let lora = LoraSpec { rank: 2, targets, ..Default::default() };
+    let mut curves = Vec::new();
+    for split in 0..=stages {
+        let part = |range| {
+            let (base, factors) = (&mut loaded(&weights), &mut SeededWeights(lora.seed));
+            Segment::build_adapted(&spec, range, base, Some(&lora), factors).unwrap()
+        };
+        let mut both = [part(0..split), part(split..stages)];
+        let step = |_| train_step(&mut both, &inputs, &labels, &adam(0.01));
+        let losses: Vec<f32> = (0..20).map(step).collect();
+        assert!(losses[19] < losses[0], "{losses:?}");
+        let (learned, base) = factors(weights_of(&both));
+        assert_eq!(base, weights, "the base is what it was");
+        assert_eq!(learned.len(), 2 * 2 * 2, "two layers of two blocks");
+        let is_input_major = |name: &str| name.contains(".c_");
+        let base = Box::new(loaded(&weights));
+        let mut merged = MergedWeights::new(base, learned, lora.scale(), is_input_major);
+        let served = Segment::build(&spec, 0..stages, &mut merged, false).unwrap();
+        let activation = both[0].infer(&inputs).unwrap();
+        assert_eq!(served.infer(&inputs).unwrap(), both[1].infer(&activation).unwrap());
+        curves.push(losses);
+    }
+    for (split, curve) in curves.iter().enumerate() {
+        let worst = curve.iter().zip(&curves[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "split at {split}: {worst}");
     }
 }
 

@@ -271,6 +271,7 @@ fn open(nodes: &Nodes, session: &str, max_positions: u32) -> Kind {
         activation_codec: "f32".into(),
         gradient_codec: "f32".into(),
         weights: "seed:7".into(),
+        weight_format: "none".into(),
     };
     let sampling = v1::Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     Kind::Open(v1::GenerateOpen {

@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
-    model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState},
+    model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState, Weights},
     session::TrainingSpec,
     wire::NamedTensors,
 };
@@ -38,17 +38,14 @@ impl TrainingRun {
             learned.extend(files.weights);
             optimizers.push((stage, files.optimizer));
         }
-        let lora = self.training.lora.as_ref();
-        let mut segment = match (step, lora) {
-            (0, _) | (_, Some(_)) => {
+        let mut segment = match (&self.training.lora, step) {
+            (Some(lora), _) => self.adapted(lora, step, stages, learned)?,
+            (None, 0) => {
                 let mut source = self.library.source(&self.start, stages)?;
                 Segment::build(spec, range, source.as_mut(), true)?
             }
-            _ => Segment::build(spec, range, &mut LoadedWeights::new(learned.clone()), true)?,
+            (None, _) => Segment::build(spec, range, &mut LoadedWeights::new(learned), true)?,
         };
-        if let Some(lora) = lora {
-            self.adapt(&mut segment, lora, step, learned)?;
-        }
         if self.training.sparsity > 0.0 {
             segment.sparsify(self.training.sparsity);
         }
@@ -58,20 +55,22 @@ impl TrainingRun {
         Ok(segment)
     }
 
-    fn adapt(
+    fn adapted(
         &self,
-        segment: &mut Segment,
         lora: &LoraSpec,
         step: u64,
+        stages: &[String],
         learned: NamedTensors,
-    ) -> Result<(), LibraryError> {
+    ) -> Result<Segment, LibraryError> {
         let here = lora.sides.include(self.side).then_some(lora);
-        let spec = self.library.spec();
-        match step {
-            0 => segment.adapt(spec, here, &mut SeededWeights(lora.seed))?,
-            _ => segment.adapt(spec, here, &mut LoadedWeights::new(learned))?,
-        }
-        Ok(())
+        let mut base = self.library.source(&self.start, stages)?;
+        let mut factors: Box<dyn Weights> = match step {
+            0 => Box::new(SeededWeights(lora.seed)),
+            _ => Box::new(LoadedWeights::new(learned)),
+        };
+        let (spec, range) = (self.library.spec(), self.range.clone());
+        let (base, factors) = (base.as_mut(), factors.as_mut());
+        Ok(Segment::build_adapted(spec, range, base, here, factors)?)
     }
 
     /// Writes this half of `step`, and removes the oldest over `keep`.

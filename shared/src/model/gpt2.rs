@@ -77,6 +77,10 @@ impl ModelFamily for Gpt2Spec {
         &["transformer."]
     }
 
+    fn is_input_major(&self, weight: &str) -> bool {
+        ["c_attn.weight", "c_proj.weight", "c_fc.weight"].iter().any(|end| weight.ends_with(end))
+    }
+
     fn positions(&self) -> usize {
         self.n_positions
     }

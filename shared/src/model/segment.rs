@@ -60,9 +60,33 @@ impl Segment {
             spec.check_training()?;
         }
         let device = if train { Device::flex().autodiff() } else { Device::flex() };
+        Self::build_on(device, spec, range, weights)
+    }
+
+    fn build_on(
+        device: Device,
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
         let plans = spec.stages();
         let stages = plans[range].iter().map(|p| p.build(weights, &device));
         Ok(Self { stages: stages.collect::<Result<_, _>>()?, device })
+    }
+
+    /// Builds stages of `range` to train adapters of them; see [`Segment::adapt`]. A model whose
+    /// weights cannot be trained, as those of a decoder with tied tables, can still be adapted.
+    pub fn build_adapted(
+        spec: &ModelSpec,
+        range: Range<usize>,
+        weights: &mut dyn Weights,
+        lora: Option<&LoraSpec>,
+        factors: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
+        spec.check_split(range.end)?;
+        let mut segment = Self::build_on(Device::flex().autodiff(), spec, range, weights)?;
+        segment.adapt(spec, lora, factors)?;
+        Ok(segment)
     }
 
     /// Builds stages of `range` for inference, with their weight matrices in this format; at no time
