@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     reference::{Reference, assert_close, at, difference},
-    splits::{ADAM, SGD, SplitTraining, infer, segment, shipped},
+    splits::{SplitTraining, adam, infer, segment, sgd, shipped},
 };
 
 const SCRIPT: &str = "lm_reference.py";
@@ -81,7 +81,7 @@ fn reference(spec: &ModelSpec) -> Reference {
     });
     if spec.check_training().is_ok() {
         case["steps"] = STEPS.into();
-        case["optimizers"] = json!({ "sgd": SGD, "adam": ADAM });
+        case["optimizers"] = json!({ "sgd": sgd(0.01), "adam": adam(0.001) });
     }
     Reference::make(SCRIPT, &case)
 }
@@ -189,7 +189,7 @@ fn trains_as_in_transformers(spec: ModelSpec) {
     let reference = reference(&spec);
     let count = spec.stage_count();
     for split in [0, 1, 2, count - 1] {
-        for (name, optimizer) in [("sgd", SGD), ("adam", ADAM)] {
+        for (name, optimizer) in [("sgd", sgd(0.01)), ("adam", adam(0.001))] {
             trains_alike(&spec, &reference, split, name, optimizer);
         }
     }
