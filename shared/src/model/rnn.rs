@@ -20,7 +20,7 @@ use burn::{
 
 use super::{
     Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
-    recurrent::{Cell, Recurrent, State, at_end},
+    recurrent::{Cell, Recurrent, State, at_end, project},
     spec::sizes_in_range,
 };
 
@@ -353,14 +353,16 @@ impl Block for Decoder {
         pass: &mut Pass<'_>,
     ) -> Result<Activation, ModelError> {
         let [_, hidden] = self.weight.dims();
-        let (weight, bias) = (self.weight.val().transpose(), Some(self.bias.val()));
+        let (weight, bias) = (self.weight.val().transpose(), self.bias.val());
         let value = match input.take_optional(FINAL) {
             Some(end) => end,
             None => input.take(pass.stage, "x")?,
         };
         Ok(match value {
-            Value::R2(x) if x.dims()[1] == hidden => Value::R2(module::linear(x, weight, bias)),
-            Value::R3(x) if x.dims()[2] == hidden => Value::R3(module::linear(x, weight, bias)),
+            Value::R2(x) if x.dims()[1] == hidden => {
+                Value::R2(module::linear(x, weight, Some(bias)))
+            }
+            Value::R3(x) if x.dims()[2] == hidden => Value::R3(project(x, weight, bias)),
             other => return Err(wrong(pass, format!("FP32 [..., {hidden}]"), &other)),
         }
         .into())
