@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use cleave_shared::{
     config::Config,
-    data::{Dataset, Part, Split, gather},
+    data::{Batch, Feed, Part, Target},
     model::loss::argmax,
     tensor::{DType, HostTensor},
+    wire::NamedTensors,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -64,17 +65,28 @@ impl EdgeClient {
     /// Sends every held-out sample on its own, one after the other, and checks the answers.
     pub async fn evaluate(&mut self, config: &Config) -> Result<Evaluation, String> {
         let dataset = config.data.open().map_err(|e| e.to_string())?;
-        let split = Split::new(dataset.len(), config.seed);
+        let split = dataset.split(config.seed);
+        let feed = Feed::new(&config.model, config.train.loss, dataset)
+            .map_err(|e| format!("data: {e}"))?;
+        if !matches!(feed.dataset().target(), Target::Classes { .. }) {
+            return Err("evaluate counts right classes, which these data have not; edge-node \
+                        validate measures a run on any data"
+                .into());
+        }
+        let names: Vec<String> = config.model.inputs().into_iter().map(|p| p.name).collect();
         let test = split.indices(Part::Test);
         let mut latency = LatencyTable::default();
         let (mut correct, mut split_point) = (0, 0);
         let begin = Instant::now();
         for &index in test {
             let sent = Instant::now();
-            let (logits, timing, split) = self.infer(dataset.as_ref(), index).await?;
+            let Batch { inputs, labels } = feed.batch(&[index]);
+            let label = labels.to_i64().map_err(|e| e.to_string())?;
+            let inputs = names.iter().cloned().zip(inputs.into_iter().map(|(_, t)| t)).collect();
+            let (logits, timing, split) = self.infer(inputs).await?;
             latency.add(&timing, sent.elapsed().as_secs_f64() * 1e3);
             split_point = split;
-            correct += usize::from(argmax(&logits) as i64 == dataset.label(index));
+            correct += usize::from(label == [argmax(&logits) as i64]);
         }
         let elapsed = begin.elapsed();
         Ok(Evaluation { correct, samples: test.len(), split_point, latency, elapsed })
@@ -82,20 +94,18 @@ impl EdgeClient {
 
     async fn infer(
         &mut self,
-        dataset: &dyn Dataset,
-        index: usize,
+        inputs: NamedTensors,
     ) -> Result<(Vec<f32>, Timing, u64), String> {
-        let (_, input) = gather(dataset, &[index]).inputs.remove(0);
-        let tensor = InferInputTensor {
-            name: "input".into(),
-            datatype: "FP32".into(),
-            shape: input.shape().iter().map(|&d| d as i64).collect(),
+        let described = inputs.iter().map(|(name, tensor)| InferInputTensor {
+            name: name.clone(),
+            datatype: tensor.dtype().name().into(),
+            shape: tensor.shape().iter().map(|&d| d as i64).collect(),
             ..Default::default()
-        };
+        });
         let request = ModelInferRequest {
             model_name: self.model.clone(),
-            inputs: vec![tensor],
-            raw_input_contents: vec![input.into_data()],
+            inputs: described.collect(),
+            raw_input_contents: inputs.into_iter().map(|(_, t)| t.into_data()).collect(),
             ..Default::default()
         };
         let reply = self.client.model_infer(request).await.map_err(|s| self.explain(&s))?;

@@ -54,7 +54,8 @@ impl SplitPredictor {
     ) -> Result<(NamedTensors, f64), InferError> {
         let job = move || {
             let begin = Instant::now();
-            let output = deployed.head.infer(&vec![(INPUT.to_string(), input)]);
+            let inputs = deployed.normalise(vec![(INPUT.to_string(), input)]);
+            let output = deployed.head.infer(&inputs);
             (output, ms_since(begin))
         };
         let (output, head_ms) = self.pool.run(job).await.map_err(compute_error)?;

@@ -20,7 +20,7 @@ use crate::{
     codec,
     data::DataSpec,
     link::Profile,
-    model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec},
+    model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec, named},
     telemetry::LogFormat,
 };
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub split_point: usize,
     /// Seed of initial weights, data split and batch order.
     pub seed: u64,
+    /// In a file: a name such as `"lenet"`, or a table with family and sizes.
+    #[serde(deserialize_with = "named::deserialize")]
     pub model: ModelSpec,
     pub weights: WeightsConfig,
     pub codec: CodecConfig,
@@ -40,6 +42,7 @@ pub struct Config {
     pub edge: EdgeConfig,
     pub train: TrainConfig,
     pub data: DataSpec,
+    pub prepare: PrepareConfig,
     pub runs: RunsConfig,
     pub log: LogConfig,
 }
@@ -125,6 +128,14 @@ pub struct TrainConfig {
     pub reconnect_timeout_s: u64,
 }
 
+/// How `edge-node prepare` treats the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrepareConfig {
+    /// Each FP32 feature or channel to mean 0 and standard deviation 1.
+    pub normalise: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunsConfig {
@@ -170,6 +181,7 @@ impl Default for Config {
             edge: EdgeConfig::default(),
             train: TrainConfig::default(),
             data: DataSpec::Digits,
+            prepare: PrepareConfig::default(),
             runs: RunsConfig::default(),
             log: LogConfig::default(),
         }
@@ -239,6 +251,12 @@ impl Default for TrainConfig {
             step_timeout_s: 10,
             reconnect_timeout_s: 60,
         }
+    }
+}
+
+impl Default for PrepareConfig {
+    fn default() -> Self {
+        Self { normalise: true }
     }
 }
 

@@ -8,13 +8,16 @@
 
 mod activation;
 mod blocks;
+mod inspect;
 mod lenet;
 pub mod loss;
 mod mlp;
+pub mod named;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
+mod presets;
 mod segment;
 mod spec;
 mod stage;
@@ -22,9 +25,11 @@ mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    inspect::{CutInfo, Inspection, StageInfo, TensorInfo},
     lenet::LenetSpec,
     loss::LossKind,
     mlp::MlpSpec,
+    named::model_by_name,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},

@@ -20,6 +20,10 @@ use crate::{
 pub trait Weights {
     /// FP32 values of a parameter, of exactly its shape.
     fn data(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError>;
+    /// The same for a buffer, which is not trained.
+    fn buffer(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError> {
+        self.data(param)
+    }
 }
 
 /// Random weights by each parameter's own distribution.
