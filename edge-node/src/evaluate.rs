@@ -92,10 +92,7 @@ impl EdgeClient {
         Ok(Evaluation { correct, samples: test.len(), split_point, latency, elapsed })
     }
 
-    async fn infer(
-        &mut self,
-        inputs: NamedTensors,
-    ) -> Result<(Vec<f32>, Timing, u64), String> {
+    async fn infer(&mut self, inputs: NamedTensors) -> Result<(Vec<f32>, Timing, u64), String> {
         let described = inputs.iter().map(|(name, tensor)| InferInputTensor {
             name: name.clone(),
             datatype: tensor.dtype().name().into(),

@@ -33,7 +33,8 @@ pub fn prepare(config: &Config, run: Option<String>) -> Result<Prepared, String>
 impl Prepared {
     /// What was found and done, for a terminal.
     pub fn render(&self) -> String {
-        let Manifest { name, collected, dropped, parts, target, normalisation, .. } = &self.manifest;
+        let Manifest { name, collected, dropped, parts, target, normalisation, .. } =
+            &self.manifest;
         let mut text = format!("{}: {collected} samples of {name}", self.run);
         let target = match target {
             Target::Classes { names } => format!("{} classes", names.len()),

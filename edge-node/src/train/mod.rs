@@ -21,19 +21,15 @@ mod run_dir;
 mod score;
 mod trainer;
 
-use cleave_shared::{
-    config::Config,
-    data::{Feed, Part},
-    link::Link,
-};
+use cleave_shared::{config::Config, data::Part, link::Link};
 
+use self::{conversation::ConversationError, run_dir::RunDir, trainer::Trainer};
 pub use self::{
     metrics::Validated,
     run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
     score::{Score, Tally},
     trainer::Outcome,
 };
-use self::{conversation::ConversationError, run_dir::RunDir, trainer::Trainer};
 use crate::{cloud::CloudClient, deploy::Pointer, stack};
 
 /// What the command line adds to the configuration.

@@ -38,7 +38,8 @@ impl Progress {
         self.smooth = Some((loss, accuracy));
         self.bar.set_position(step);
         let rate = self.rate(step);
-        let accuracy = score.accuracy.map_or(String::new(), |_| format!("acc {:.1} % ", accuracy * 100.0));
+        let accuracy =
+            score.accuracy.map_or(String::new(), |_| format!("acc {:.1} % ", accuracy * 100.0));
         self.bar.set_message(format!(
             "loss {loss:.4} {accuracy}{rate:.1} steps/s up {} down {}",
             HumanBytes(bytes.uplink.accepted_bytes),

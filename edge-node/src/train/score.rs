@@ -78,7 +78,8 @@ impl Tally {
                 let width = self.columns.len().max(1);
                 for (i, value) in values.into_iter().map(f64::from).enumerate() {
                     let [count, sum, squares] = &mut self.columns[i % width];
-                    (*count, *sum, *squares) = (*count + 1.0, *sum + value, *squares + value * value);
+                    (*count, *sum, *squares) =
+                        (*count + 1.0, *sum + value, *squares + value * value);
                 }
                 labels.shape().first().copied().unwrap_or(0)
             }

@@ -203,7 +203,12 @@ impl<'a> Trainer<'a> {
         let sent = Instant::now();
         let mut tally = self.tally();
         let sent_labels = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
-        let step = v1::TrainStep { id, activation: forward.activation, labels: sent_labels, want_gradient };
+        let step = v1::TrainStep {
+            id,
+            activation: forward.activation,
+            labels: sent_labels,
+            want_gradient,
+        };
         let stepped = cloud.step(step).await?;
         let away_ms = ms(sent);
         let back = Instant::now();

@@ -60,11 +60,7 @@ struct Shared {
 }
 
 /// Searches; the error is one line. `say` is given a line for each trial that ends.
-pub async fn tune(
-    config: &Config,
-    options: &Options,
-    say: impl Fn(&str),
-) -> Result<Tuned, String> {
+pub async fn tune(config: &Config, options: &Options, say: impl Fn(&str)) -> Result<Tuned, String> {
     let run = options.run.clone().unwrap_or_else(|| new_run_id(config));
     cleave_shared::checkpoint::check_run_id(&trial_run(&run, options.trials))
         .map_err(|e| format!("--run: {e}"))?;

@@ -77,12 +77,13 @@ fn matrix(confusion: &Confusion) -> String {
     let cell = longest.clamp(5, 12);
     let mut text = format!("\n  {:>cell$}", "is\\as");
     let cut = |name: &String| name.chars().take(cell).collect::<String>();
-    confusion.names.iter().for_each(|n| drop(write!(text, " {:>cell$}", cut(n))));
+    let cells =
+        |cells: Vec<String>| cells.iter().map(|c| format!(" {c:>cell$}")).collect::<String>();
+    text += &cells(confusion.names.iter().map(cut).collect());
     text.push('\n');
     for (name, row) in confusion.names.iter().zip(&confusion.counts) {
-        let _ = write!(text, "  {:>cell$}", cut(name));
-        row.iter().for_each(|n| drop(write!(text, " {n:>cell$}")));
-        text.push('\n');
+        let counts = cells(row.iter().map(u64::to_string).collect());
+        let _ = writeln!(text, "  {:>cell$}{counts}", cut(name));
     }
     text
 }

@@ -207,6 +207,9 @@ mod tests {
     fn whole_numbers_are_sorted_as_numbers() {
         let labels = ["10", "2", "0", "2"].map(String::from).to_vec();
         let (names, indices) = classes(labels);
-        assert_eq!((names, indices), (["0", "2", "10"].map(String::from).to_vec(), vec![2, 1, 0, 1]));
+        assert_eq!(
+            (names, indices),
+            (["0", "2", "10"].map(String::from).to_vec(), vec![2, 1, 0, 1])
+        );
     }
 }

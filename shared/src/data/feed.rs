@@ -46,7 +46,11 @@ impl Feed {
                 _ => offered.iter().find(|o| o.dtype == port.dtype && o.name == port.name),
             };
             let found = found.ok_or_else(|| {
-                unfit(format!("the model reads {}, a sample has {}", shown(&wanted), shown(&offered)))
+                unfit(format!(
+                    "the model reads {}, a sample has {}",
+                    shown(&wanted),
+                    shown(&offered)
+                ))
             })?;
             let shape = fitting(port, found).ok_or_else(|| {
                 let (input, sample) = (shape_of(port), shape_of(found));

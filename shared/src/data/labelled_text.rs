@@ -130,7 +130,8 @@ mod tests {
     fn csv_and_json_lines_give_the_same() {
         let (csv, left) = read_text("a.csv", "label,text\ngood,\"ab, c\"\nbad,d\nbad,\n,x\n");
         assert_eq!((csv.len(), left.rows()), (2, 2));
-        let json = "{\"text\":\"ab, c\",\"label\":\"good\"}\n\n{\"text\":\"d\",\"label\":\"bad\"}\nx\n";
+        let json =
+            "{\"text\":\"ab, c\",\"label\":\"good\"}\n\n{\"text\":\"d\",\"label\":\"bad\"}\nx\n";
         let (json, left) = read_text("a.jsonl", json);
         assert_eq!(left.reasons().collect::<Vec<_>>(), [("is not JSON", 1, "line 4")]);
         let batch = gather(&csv, &[0, 1]);

@@ -141,7 +141,8 @@ mod tests {
         let [by_channel] = &Normalisation::measure(&set, &[0, 1])[..] else { panic!("one input") };
         assert_eq!((by_channel.run, &by_channel.mean[..]), (2, &[1.0, 20.0][..]));
         assert_eq!(by_channel.deviation, [1.0, 10.0]);
-        let done = by_channel.apply(HostTensor::from_f32(vec![1, 2, 1, 2], &[0.0, 2.0, 10.0, 30.0]));
+        let done =
+            by_channel.apply(HostTensor::from_f32(vec![1, 2, 1, 2], &[0.0, 2.0, 10.0, 30.0]));
         assert_eq!(done.to_f32().unwrap(), [-1.0, 1.0, -1.0, 1.0]);
     }
 }

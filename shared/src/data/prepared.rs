@@ -24,11 +24,7 @@ use super::{
     Column, DataError, DataSpec, Dataset, Dropped, Normalisation, Part, Split, Table, Target,
     normalise::floats_of,
 };
-use crate::{
-    checkpoint::write_atomic,
-    model::Port,
-    tensor::DType,
-};
+use crate::{checkpoint::write_atomic, model::Port, tensor::DType};
 
 const MANIFEST: &str = "data.json";
 const LABELS: &str = "labels";
@@ -103,11 +99,8 @@ pub fn prepare(
         let record = PartRecord { samples: indices.len(), file, sha256: digest(&bytes) };
         parts.insert(name.to_string(), record);
     }
-    let input = |p: Port| InputRecord {
-        shape: p.largest(),
-        dtype: p.dtype.name().into(),
-        name: p.name,
-    };
+    let input =
+        |p: Port| InputRecord { shape: p.largest(), dtype: p.dtype.name().into(), name: p.name };
     let manifest = Manifest {
         name: dataset.name().into(),
         source: source.clone(),

@@ -29,8 +29,8 @@ pub struct TextDataset {
 
 impl TextDataset {
     pub fn open(path: &Path, length: usize, unit: TextUnit) -> Result<Self, DataError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| DataError::Read { path: path.into(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| DataError::Read { path: path.into(), source })?;
         let (tokens, vocabulary) = match unit {
             TextUnit::Byte => (bytes.iter().map(|&b| i64::from(b)).collect(), 256),
             TextUnit::Character => characters(path, &bytes)?,
@@ -45,8 +45,9 @@ impl TextDataset {
 }
 
 fn characters(path: &Path, bytes: &[u8]) -> Result<(Vec<i64>, usize), DataError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| content(path, format!("is not UTF-8 ({e}); unit = \"byte\" reads any file")))?;
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        content(path, format!("is not UTF-8 ({e}); unit = \"byte\" reads any file"))
+    })?;
     let mut known: Vec<char> = text.chars().collect();
     known.sort_unstable();
     known.dedup();

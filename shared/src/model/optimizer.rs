@@ -21,7 +21,9 @@ impl OptimizerSpec {
 
     pub fn set_learning_rate(&mut self, rate: f64) {
         match self {
-            Self::Sgd { learning_rate, .. } | Self::Adam { learning_rate, .. } => *learning_rate = rate,
+            Self::Sgd { learning_rate, .. } | Self::Adam { learning_rate, .. } => {
+                *learning_rate = rate
+            }
         }
     }
 

@@ -6,10 +6,7 @@ use super::{LenetSpec, MlpSpec, ModelSpec};
 
 impl ModelSpec {
     /// All names that [`ModelSpec::builtin`] knows.
-    pub const BUILTIN: &'static [&'static str] = &[
-        "mlp",
-        "lenet",
-    ];
+    pub const BUILTIN: &'static [&'static str] = &["mlp", "lenet"];
 
     /// The model with this name; none if there is no such name.
     pub fn builtin(name: &str) -> Option<ModelSpec> {
