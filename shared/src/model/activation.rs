@@ -158,7 +158,7 @@ fn input_error(found: &str) -> ModelError {
 }
 
 /// Named tensors between two stages, in the order they were made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Activation(Vec<(String, Value)>);
 
 /// The name of the only tensor of a chain model.

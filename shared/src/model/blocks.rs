@@ -1,81 +1,11 @@
-//! The layers that the small models are made of: convolution, pooling, dense.
+//! Dense layers, and what chain models share: the shape of a cut, and how an input is refused.
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Tensor,
-        activation::relu,
-        module::{conv2d, linear, max_pool2d},
-        ops::{ConvOptions, MaxPoolOptions},
-    },
+    tensor::{Tensor, activation::relu, module::linear},
 };
 
 use super::{Activation, Block, Init, ModelError, Params, Pass, Port, StagePlan, Value};
-
-/// Convolution 3×3, stride 1, padding 1, then ReLU.
-/// `[batch, in, height, width]` → `[batch, out, height, width]`
-#[derive(Module, Debug)]
-pub struct Conv3x3 {
-    weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl Conv3x3 {
-    pub fn new(
-        name: &str,
-        channels: [usize; 2],
-        params: &mut Params<'_>,
-    ) -> Result<Self, ModelError> {
-        let [input, output] = channels;
-        let init = Init::FanIn(input * 9);
-        Ok(Self {
-            weight: params.param(&format!("{name}.weight"), [output, input, 3, 3], init)?,
-            bias: params.param(&format!("{name}.bias"), [output], init)?,
-        })
-    }
-}
-
-impl Block for Conv3x3 {
-    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
-        let stage = pass.stage;
-        let x = rank4(stage, input)?;
-        let [_, channels, _, _] = self.weight.dims();
-        if x.dims()[1] != channels {
-            return Err(shape_error(stage, format!("{channels} channels"), &x.dims()));
-        }
-        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
-        let y = conv2d(x, self.weight.val(), Some(self.bias.val()), options);
-        Ok(Value::R4(relu(y)).into())
-    }
-}
-
-/// Max pooling 2×2, stride 2. `[batch, c, h, w]` → `[batch, c, h/2, w/2]`
-#[derive(Module, Debug)]
-pub struct MaxPool {
-    size: usize,
-}
-
-impl MaxPool {
-    pub fn new() -> Self {
-        Self { size: 2 }
-    }
-}
-
-impl Block for MaxPool {
-    fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
-        let stage = pass.stage;
-        let x = rank4(stage, input)?;
-        let window = [self.size, self.size];
-        let options = MaxPoolOptions {
-            kernel_size: window,
-            stride: window,
-            padding: [(0, 0), (0, 0)],
-            dilation: [1, 1],
-            ceil_mode: false,
-        };
-        Ok(Value::R4(max_pool2d(x, options)).into())
-    }
-}
 
 /// Flattens all but the batch, then a linear layer, with or without ReLU.
 /// `[batch, ...]` → `[batch, out]`
@@ -94,11 +24,21 @@ impl Dense {
         relu: bool,
         params: &mut Params<'_>,
     ) -> Result<Self, ModelError> {
+        Self::with_init(name, features, relu, [Init::FanIn(features[0]); 2], params)
+    }
+
+    /// `init` is of the weight and of the bias.
+    pub fn with_init(
+        name: &str,
+        features: [usize; 2],
+        relu: bool,
+        init: [Init; 2],
+        params: &mut Params<'_>,
+    ) -> Result<Self, ModelError> {
         let [input, output] = features;
-        let init = Init::FanIn(input);
         Ok(Self {
-            weight: params.param(&format!("{name}.weight"), [output, input], init)?,
-            bias: params.param(&format!("{name}.bias"), [output], init)?,
+            weight: params.param(&format!("{name}.weight"), [output, input], init[0])?,
+            bias: params.param(&format!("{name}.bias"), [output], init[1])?,
             relu,
         })
     }
@@ -123,14 +63,15 @@ impl Block for Dense {
     }
 }
 
-fn rank4(stage: &str, input: Activation) -> Result<Tensor<4>, ModelError> {
+/// The tensor of a chain model as a batch of maps; refused if it is not one, or has no values.
+pub(super) fn rank4(stage: &str, input: Activation) -> Result<Tensor<4>, ModelError> {
     match input.into_single(stage)? {
-        Value::R4(t) => Ok(t),
+        Value::R4(t) if !t.dims().contains(&0) => Ok(t),
         other => Err(shape_error(stage, "[batch, channels, height, width]".into(), &other.dims())),
     }
 }
 
-fn shape_error(stage: &str, expected: String, found: &[usize]) -> ModelError {
+pub(super) fn shape_error(stage: &str, expected: String, found: &[usize]) -> ModelError {
     ModelError::Input { stage: stage.into(), expected, found: format!("shape {found:?}") }
 }
 

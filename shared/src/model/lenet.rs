@@ -5,7 +5,8 @@
 
 use super::{
     ModelFamily, Port, StagePlan,
-    blocks::{Conv3x3, MaxPool, cut, dense_stack},
+    blocks::{cut, dense_stack},
+    conv::{ConvRelu, ConvShape, MaxPool, Window},
     spec::sizes_in_range,
 };
 
@@ -22,6 +23,8 @@ pub struct LenetSpec {
     /// Number of logits.
     pub classes: usize,
 }
+
+const POOL: Window = Window { size: 2, stride: 2, padding: 0 };
 
 impl ModelFamily for LenetSpec {
     fn inputs(&self) -> Vec<Port> {
@@ -48,20 +51,20 @@ impl ModelFamily for LenetSpec {
 
     fn stages(&self) -> Vec<StagePlan> {
         let mut plans = Vec::new();
-        let [mut channels, mut height, mut width] = self.input;
+        let mut map = self.input;
         for (i, &out) in self.channels.iter().enumerate() {
             let name = format!("conv{}", i + 1);
-            let (pair, map) = ([channels, out], [out, height, width]);
-            let flops = 2 * 9 * channels * out * height * width;
+            let shape = ConvShape::new([map[0], out], Window::same(3));
+            let flops = shape.flops(map);
+            map = shape.output(map);
             plans.push(StagePlan::new(name.clone(), cut(&map), flops, move |params| {
-                Conv3x3::new(&name, pair, params)
+                ConvRelu::new(&name, shape, [shape.fan_in(); 2], params)
             }));
-            (channels, height, width) = (out, height / 2, width / 2);
-            let map = [channels, height, width];
+            map = POOL.pooled(map);
             let name = format!("pool{}", i + 1);
-            plans.push(StagePlan::new(name, cut(&map), 0, |_| Ok(MaxPool::new())));
+            plans.push(StagePlan::new(name, cut(&map), 0, |_| Ok(MaxPool::new(POOL))));
         }
-        plans.extend(dense_stack(channels * height * width, &self.hidden, self.classes));
+        plans.extend(dense_stack(map.iter().product(), &self.hidden, self.classes));
         plans
     }
 }

@@ -7,36 +7,52 @@
 //! seed and the parameter's name, never on where the cut is.
 
 mod activation;
+mod alexnet;
+mod batch_norm;
 mod blocks;
+mod conv;
 mod inspect;
 mod lenet;
+mod linear_regression;
 pub mod loss;
 mod mlp;
+mod mobilenet;
 pub mod named;
 mod optimizer;
 mod params;
 mod pass;
 mod port;
 mod presets;
+mod recurrent;
+mod resnet;
+mod rnn;
 mod segment;
 mod spec;
 mod stage;
+mod vgg;
 mod weights;
 
 pub use self::{
     activation::{Activation, Value},
+    alexnet::AlexnetSpec,
     inspect::{CutInfo, Inspection, StageInfo, TensorInfo},
     lenet::LenetSpec,
+    linear_regression::LinearRegressionSpec,
     loss::LossKind,
     mlp::MlpSpec,
+    mobilenet::MobilenetV2Spec,
     named::model_by_name,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},
     port::{Dim, Port},
+    recurrent::Cell,
+    resnet::{ResnetBlock, ResnetSpec},
+    rnn::{RnnSpec, SequenceTask},
     segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
+    vgg::VggSpec,
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
 };
 

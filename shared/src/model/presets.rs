@@ -2,11 +2,25 @@
 //!
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
-use super::{LenetSpec, MlpSpec, ModelSpec};
+use super::{
+    AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec,
+    ResnetBlock, ResnetSpec, RnnSpec, VggSpec,
+};
 
 impl ModelSpec {
     /// All names that [`ModelSpec::builtin`] knows.
-    pub const BUILTIN: &'static [&'static str] = &["mlp", "lenet"];
+    pub const BUILTIN: &'static [&'static str] = &[
+        "mlp",
+        "lenet",
+        "alexnet",
+        "vgg16",
+        "resnet18",
+        "resnet50",
+        "mobilenetv2",
+        "linear-regression",
+        "lstm",
+        "gru",
+    ];
 
     /// The model with this name; none if there is no such name.
     pub fn builtin(name: &str) -> Option<ModelSpec> {
@@ -18,9 +32,45 @@ impl ModelSpec {
                 hidden: vec![128],
                 classes: 10,
             }),
+            "alexnet" => Self::Alexnet(AlexnetSpec {
+                input: IMAGENET,
+                channels: [64, 192, 384, 256, 256],
+                hidden: [4096, 4096],
+                classes: 1000,
+            }),
+            "vgg16" => {
+                let groups = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
+                let channels = groups.iter().map(|&(channels, n)| vec![channels; n]).collect();
+                let hidden = [4096, 4096];
+                Self::Vgg(VggSpec { input: IMAGENET, channels, hidden, classes: 1000 })
+            }
+            "resnet18" => resnet(ResnetBlock::Basic, [2, 2, 2, 2]),
+            "resnet50" => resnet(ResnetBlock::Bottleneck, [3, 4, 6, 3]),
+            "mobilenetv2" => Self::MobilenetV2(MobilenetV2Spec {
+                input: IMAGENET,
+                width: 1.0,
+                blocks: MobilenetV2Spec::PAPER.to_vec(),
+                classes: 1000,
+            }),
+            "linear-regression" => Self::LinearRegression(LinearRegressionSpec {
+                features: 1,
+                outputs: 1,
+                mean: Vec::new(),
+                std: Vec::new(),
+            }),
+            "lstm" => Self::Rnn(RnnSpec::of_bytes(Cell::Lstm)),
+            "gru" => Self::Rnn(RnnSpec::of_bytes(Cell::Gru)),
             _ => return None,
         })
     }
+}
+
+/// The size that ImageNet's images are cropped to.
+const IMAGENET: [usize; 3] = [3, 224, 224];
+
+fn resnet(block: ResnetBlock, layers: [usize; 4]) -> ModelSpec {
+    let layers = layers.to_vec();
+    ModelSpec::Resnet(ResnetSpec { input: IMAGENET, block, layers, width: 64, classes: 1000 })
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Block, LenetSpec, MlpSpec, ModelError, Params, Port, Stage, Weights, stage::BlockStage,
+    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError,
+    Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -90,7 +91,13 @@ macro_rules! families {
 
 families! {
     Lenet(LenetSpec) = "lenet",
+    LinearRegression(LinearRegressionSpec) = "linear-regression",
     Mlp(MlpSpec) = "mlp",
+    Rnn(RnnSpec) = "rnn",
+    Alexnet(AlexnetSpec) = "alexnet",
+    Vgg(VggSpec) = "vgg",
+    Resnet(ResnetSpec) = "resnet",
+    MobilenetV2(MobilenetV2Spec) = "mobilenetv2",
 }
 
 impl ModelSpec {

@@ -1,0 +1,200 @@
+//! AlexNet, VGG, ResNet and MobileNetV2 against torchvision.
+
+use std::fs;
+
+use cleave_shared::{
+    model::{
+        AlexnetSpec, LossKind, MobilenetV2Spec, ModelError, ModelSpec, OptimizerSpec, ResnetBlock,
+        ResnetSpec, Segment, VggSpec, WeightFile,
+    },
+    tensor::HostTensor,
+    wire::NamedTensors,
+};
+use serde_json::json;
+
+use crate::{
+    reference::{Reference, assert_close, at},
+    splits::{ADAM, SGD, SplitTraining, infer, segment},
+};
+
+const SCRIPT: &str = "torchvision_reference.py";
+const BATCH: usize = 4;
+const STEPS: usize = 20;
+
+/// Logits, in inference.
+const INFERENCE: f64 = 1e-4;
+/// Losses, and what is left after the training: weights, running statistics, logits.
+const TRAINING: f64 = 1e-3;
+
+/// Small, and with maps that the adaptive pooling cannot divide evenly: 2×1 to 6×6.
+fn alexnet() -> ModelSpec {
+    ModelSpec::Alexnet(AlexnetSpec {
+        input: [3, 96, 80],
+        channels: [8, 12, 16, 12, 10],
+        hidden: [32, 24],
+        classes: 7,
+    })
+}
+
+/// 10×9 to 7×7.
+fn vgg() -> ModelSpec {
+    ModelSpec::Vgg(VggSpec {
+        input: [3, 40, 36],
+        channels: vec![vec![8, 8], vec![12]],
+        hidden: [32, 24],
+        classes: 7,
+    })
+}
+
+fn resnet(block: ResnetBlock, layers: [usize; 4], width: usize) -> ModelSpec {
+    let layers = layers.to_vec();
+    ModelSpec::Resnet(ResnetSpec { input: [3, 48, 40], block, layers, width, classes: 7 })
+}
+
+fn mobilenet() -> ModelSpec {
+    ModelSpec::MobilenetV2(MobilenetV2Spec {
+        input: [3, 32, 28],
+        width: 0.25,
+        blocks: vec![[1, 16, 1, 1], [6, 24, 2, 2], [4, 40, 1, 1]],
+        classes: 7,
+    })
+}
+
+fn named(tensor: &HostTensor) -> NamedTensors {
+    vec![("x".into(), tensor.clone())]
+}
+
+/// Inference at every split point, training at some.
+fn is_torchvisions(spec: ModelSpec, splits: [usize; 3]) {
+    assert_eq!(spec.check(), Ok(()));
+    let case = json!({
+        "model": spec, "batch": BATCH, "steps": STEPS, "optimizers": { "sgd": SGD, "adam": ADAM },
+    });
+    let reference = Reference::make(SCRIPT, &case);
+    let file = reference.weights();
+
+    let flops: u64 = spec.stages().iter().map(|s| s.flops).sum();
+    assert_eq!(reference.facts["flops"], flops, "as PyTorch counts them");
+
+    let input = named(reference.tensor("input"));
+    let whole = segment(&spec, &file, 0..spec.stage_count(), false).infer(&input).unwrap();
+    let worst = assert_close("logits", &whole[0].1, reference.tensor("logits"), INFERENCE);
+    println!("{}: logits {worst:.1e}", spec.family_name());
+    for split in 0..=spec.stage_count() {
+        assert_eq!(infer(&spec, &file, split, &input), whole, "bit for bit, split at {split}");
+    }
+    for split in splits {
+        for (name, optimizer) in [("sgd", SGD), ("adam", ADAM)] {
+            trains_alike(&spec, &reference, split, name, optimizer);
+        }
+    }
+}
+
+fn trains_alike(
+    spec: &ModelSpec,
+    reference: &Reference,
+    split: usize,
+    name: &str,
+    optimizer: OptimizerSpec,
+) {
+    let (file, loss) = (reference.weights(), LossKind::CrossEntropy);
+    let mut training = SplitTraining::new(spec, &file, split, loss, optimizer);
+    let inputs = reference.tensor("step_inputs");
+    let labels = reference.tensor("step_labels");
+    let step = |i| training.step(&named(&at(inputs, i)), &at(labels, i));
+    let losses: Vec<f32> = (0..STEPS).map(step).collect();
+    let what = format!("{} split at {split}, {name}", spec.family_name());
+    let losses = HostTensor::from_f32(vec![STEPS], &losses);
+    let expected = reference.tensor(&format!("{name}/losses"));
+    let worst_loss = assert_close(&format!("{what}: losses"), &losses, expected, TRAINING);
+
+    let final_prefix = format!("{name}/final/");
+    let expected = reference.group(&final_prefix);
+    let weights = training.weights();
+    assert_eq!(weights.len(), expected.len(), "every parameter and running statistic");
+    let mut worst_weight = 0.0f64;
+    for (parameter, tensor) in &weights {
+        let expected = expected[parameter.as_str()];
+        let what = format!("{what}: {parameter}");
+        worst_weight = worst_weight.max(assert_close(&what, tensor, expected, TRAINING));
+    }
+    let logits = training.infer(&named(reference.tensor("input")));
+    let expected = reference.tensor(&format!("{name}/logits"));
+    let worst_logit = assert_close(&format!("{what}: logits"), &logits[0].1, expected, TRAINING);
+    println!(
+        "{what}: losses {worst_loss:.1e}, weights {worst_weight:.1e}, logits {worst_logit:.1e}"
+    );
+}
+
+#[test]
+fn alexnet_is_torchvisions() {
+    is_torchvisions(alexnet(), [1, 6, 10]);
+}
+
+#[test]
+fn vgg_is_torchvisions() {
+    is_torchvisions(vgg(), [1, 4, 6]);
+}
+
+#[test]
+fn resnet_of_basic_blocks_is_torchvisions() {
+    is_torchvisions(resnet(ResnetBlock::Basic, [1, 2, 1, 1], 8), [1, 4, 7]);
+}
+
+#[test]
+fn resnet_of_bottlenecks_is_torchvisions() {
+    is_torchvisions(resnet(ResnetBlock::Bottleneck, [1, 1, 2, 1], 4), [2, 5, 6]);
+}
+
+#[test]
+fn mobilenetv2_is_torchvisions() {
+    is_torchvisions(mobilenet(), [1, 3, 6]);
+}
+
+#[test]
+fn a_wrong_weight_file_is_an_error_by_name() {
+    let spec = mobilenet();
+    let reference = Reference::make(SCRIPT, &json!({ "model": spec, "batch": 1 }));
+    let path = reference.weights_path();
+    let whole = fs::read(&path).unwrap();
+    let count = spec.stage_count();
+    let load = |spec: &ModelSpec| {
+        let file = std::sync::Arc::new(WeightFile::open(&path).map_err(|e| e.to_string())?);
+        let built = Segment::build(spec, 0..count, &mut file.source(spec.prefixes()), false);
+        built.map(|_| ()).map_err(|e: ModelError| e.to_string())
+    };
+    assert_eq!(load(&spec), Ok(()));
+
+    let ModelSpec::MobilenetV2(sizes) = spec.clone() else { unreachable!() };
+    let classes = ModelSpec::MobilenetV2(MobilenetV2Spec { classes: 8, ..sizes });
+    let shown = path.display();
+    let misshapen =
+        format!("weight classifier.1.weight: expected shape [8, 1280], found [7, 1280] ({shown})");
+    assert_eq!(load(&classes), Err(misshapen));
+
+    // The name of one tensor in the header, changed to one of the same length.
+    let (old, new) = (&b"\"features.1.conv.1.weight\""[..], &b"\"features.1.conv.1.weihgt\""[..]);
+    let place = whole.windows(old.len()).position(|w| w == old).unwrap();
+    let mut renamed = whole.clone();
+    renamed[place..place + new.len()].copy_from_slice(new);
+    fs::write(&path, renamed).unwrap();
+    let missing =
+        "weight features.1.conv.1.weight: expected shape [8, 8, 1, 1], found no such tensor";
+    assert_eq!(load(&spec), Err(format!("{missing} ({shown})")));
+
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let truncated = load(&spec).unwrap_err();
+    assert!(truncated.contains("is not a whole safetensors file"), "{truncated}");
+}
+
+#[test]
+fn batch_norm_does_not_train_on_one_value() {
+    let spec = resnet(ResnetBlock::Basic, [1, 1, 1, 1], 4);
+    let mut weights = cleave_shared::model::SeededWeights(1);
+    let whole = Segment::build(&spec, 0..spec.stage_count(), &mut weights, true).unwrap();
+    let input = named(&HostTensor::from_f32(vec![1, 3, 8, 8], &[0.5; 192]));
+    assert!(whole.infer(&input).is_ok(), "smaller maps than planned are a matter of the server");
+    let error = whole.head_forward(&input).err().unwrap().to_string();
+    assert!(error.starts_with("stage layer"), "{error}");
+    assert!(error.contains("more than one value a channel to train on"), "{error}");
+}

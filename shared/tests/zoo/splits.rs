@@ -1,0 +1,107 @@
+//! A model in two halves, with the wire between them.
+
+use std::{ops::Range, sync::Arc};
+
+use cleave_shared::{
+    codec::F32,
+    model::{Dim, LossKind, ModelSpec, OptimizerSpec, Port, Segment, WeightFile},
+    tensor::HostTensor,
+    wire::{self, NamedTensors},
+};
+
+pub const SGD: OptimizerSpec = OptimizerSpec::Sgd { learning_rate: 0.01, momentum: 0.9 };
+pub const ADAM: OptimizerSpec =
+    OptimizerSpec::Adam { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+
+/// Stages `range`, with weights from the file.
+pub fn segment(
+    spec: &ModelSpec,
+    file: &Arc<WeightFile>,
+    range: Range<usize>,
+    train: bool,
+) -> Segment {
+    Segment::build(spec, range, &mut file.source(spec.prefixes()), train).unwrap()
+}
+
+/// What tensors are after the link.
+pub fn shipped(tensors: NamedTensors) -> NamedTensors {
+    wire::decode(wire::encode(tensors, &F32), &F32).unwrap()
+}
+
+/// Inference cut at `split`; what crosses must be what the plan declares.
+pub fn infer(
+    spec: &ModelSpec,
+    file: &Arc<WeightFile>,
+    split: usize,
+    input: &NamedTensors,
+) -> NamedTensors {
+    let count = spec.stage_count();
+    let cut = segment(spec, file, 0..split, false).infer(input).unwrap();
+    if split > 0 {
+        assert_declared(&spec.stages()[split - 1].outputs, &cut);
+    }
+    shipped(segment(spec, file, split..count, false).infer(&shipped(cut)).unwrap())
+}
+
+fn assert_declared(ports: &[Port], tensors: &NamedTensors) {
+    let declared: Vec<_> = ports.iter().map(|p| p.name.as_str()).collect();
+    let names: Vec<_> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, declared);
+    for (port, (name, tensor)) in ports.iter().zip(tensors) {
+        assert_eq!(tensor.dtype(), port.dtype, "{name}");
+        let shape = &tensor.shape()[1..];
+        assert_eq!(shape.len(), port.shape.len(), "{name}: {shape:?}, declared {:?}", port.shape);
+        for (&extent, dim) in shape.iter().zip(&port.shape) {
+            let fits = match *dim {
+                Dim::Fixed(n) => extent == n,
+                Dim::UpTo(n) => (1..=n).contains(&extent),
+            };
+            assert!(fits, "{name}: {shape:?}, declared {:?}", port.shape);
+        }
+    }
+}
+
+/// A model in training, cut at a split point.
+pub struct SplitTraining {
+    head: Segment,
+    tail: Segment,
+    loss: LossKind,
+    optimizer: OptimizerSpec,
+}
+
+impl SplitTraining {
+    pub fn new(
+        spec: &ModelSpec,
+        file: &Arc<WeightFile>,
+        split: usize,
+        loss: LossKind,
+        optimizer: OptimizerSpec,
+    ) -> Self {
+        let head = segment(spec, file, 0..split, true);
+        let tail = segment(spec, file, split..spec.stage_count(), true);
+        Self { head, tail, loss, optimizer }
+    }
+
+    /// One step; the loss before it.
+    pub fn step(&mut self, input: &NamedTensors, labels: &HostTensor) -> f32 {
+        let (cut, pass) = self.head.head_forward(input).unwrap();
+        let wanted = self.head.has_parameters();
+        let (loss, optimizer) = (self.loss, &self.optimizer);
+        let done = self.tail.tail_step(&shipped(cut), labels, loss, optimizer, wanted).unwrap();
+        if wanted {
+            self.head.head_backward(pass, &shipped(done.gradient), optimizer).unwrap();
+        }
+        done.loss
+    }
+
+    /// Inference with the weights as they are now.
+    pub fn infer(&self, input: &NamedTensors) -> NamedTensors {
+        let cut = self.head.infer(input).unwrap();
+        self.tail.infer(&shipped(cut)).unwrap()
+    }
+
+    /// Weights and buffers of both halves.
+    pub fn weights(&self) -> NamedTensors {
+        self.head.weights().into_iter().chain(self.tail.weights()).collect()
+    }
+}
