@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod evaluate;
 pub mod inspect;
 pub mod link;
+mod ports;
 pub mod predict;
 pub mod prepare;
 pub mod proto;

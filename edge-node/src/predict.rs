@@ -1,13 +1,14 @@
 //! One prediction: head here, tail in the cloud, the time of each part.
+//!
+//! Texts become token ids on the compute thread that runs the head.
 
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
     compute::{ComputeError, ComputePool},
     config::Config,
-    data::INPUT,
     model::ModelError,
-    tensor::HostTensor,
+    text::Tokenizer,
     wire::{self, NamedTensors},
 };
 use tokio::sync::watch;
@@ -16,7 +17,8 @@ use tower::{BoxError, ServiceExt};
 use crate::{
     cloud::{InferAnswer, InferCall, explain},
     deploy::Deployment,
-    serve::{InferError, ModelInfo, Prediction, Predictor, Timing},
+    ports,
+    serve::{InferError, ModelInfo, Prediction, Predictor, Query, Timing},
     stack::CloudCall,
 };
 
@@ -29,11 +31,19 @@ pub struct SplitPredictor {
     current: Current,
     pool: ComputePool,
     cloud: CloudCall,
+    /// Of a model that takes token ids; texts are refused without it.
+    tokenizer: Option<Tokenizer>,
 }
 
 impl SplitPredictor {
-    pub fn new(config: Config, current: Current, pool: ComputePool, cloud: CloudCall) -> Self {
-        Self { config, current, pool, cloud }
+    pub fn new(
+        config: Config,
+        current: Current,
+        pool: ComputePool,
+        cloud: CloudCall,
+        tokenizer: Option<Tokenizer>,
+    ) -> Self {
+        Self { config, current, pool, cloud, tokenizer }
     }
 
     fn deployed(&self) -> Result<Arc<Deployment>, InferError> {
@@ -46,35 +56,33 @@ impl SplitPredictor {
         })
     }
 
-    /// The head, and its output ready to be sent.
-    async fn head(
-        &self,
-        deployed: Arc<Deployment>,
-        input: HostTensor,
-    ) -> Result<(NamedTensors, f64), InferError> {
+    /// The head's output, and the bytes of the model's output that belongs to this input.
+    async fn head(&self, deployed: Arc<Deployment>, query: Query) -> Result<Head, InferError> {
+        let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
         let job = move || {
             let begin = Instant::now();
-            let inputs = deployed.normalise(vec![(INPUT.to_string(), input)]);
-            let output = deployed.head.infer(&inputs);
-            (output, ms_since(begin))
+            let inputs = match query {
+                Query::Tensors(inputs) => deployed.normalise(inputs),
+                Query::Texts(texts) => ports::tokens(&spec, tokenizer.as_ref(), &texts)?,
+            };
+            let output_bytes = ports::output_bytes(&spec, &inputs);
+            let activation =
+                deployed.head.infer(&ports::inside(&spec, inputs)).map_err(model_error)?;
+            Ok(Head { activation, output_bytes, ms: ms_since(begin) })
         };
-        let (output, head_ms) = self.pool.run(job).await.map_err(compute_error)?;
-        Ok((output.map_err(model_error)?, head_ms))
+        self.pool.run(job).await.map_err(compute_error)?
     }
 
     async fn tail(
         &self,
         deployed: &Deployment,
-        activation: NamedTensors,
-        batch: usize,
+        Head { activation, output_bytes, .. }: Head,
         timing: &mut Timing,
     ) -> Result<NamedTensors, InferError> {
         let codec = self.config.activation_codec();
         let begin = Instant::now();
         let activation = wire::encode(activation, codec);
         timing.encode_ms = ms_since(begin);
-        let elements: usize = self.config.model.output_shape().iter().product();
-        let output_bytes = batch * elements * 4;
         let agreement = deployed.agreement.clone();
         let call = InferCall { agreement, activation, output_bytes };
         let answer = self.cloud.clone().oneshot(call).await;
@@ -101,10 +109,9 @@ impl Predictor for SplitPredictor {
             name: edge.model_name.clone(),
             version: version.unwrap_or_else(|| "none".into()),
             platform: "cleave".into(),
-            input_name: "input".into(),
-            input_shape: spec.input_shape(),
-            output_name: "logits".into(),
-            output_shape: spec.output_shape(),
+            inputs: spec.inputs(),
+            outputs: spec.outputs(),
+            takes_text: self.tokenizer.is_some(),
             max_batch: edge.max_batch,
         }
     }
@@ -113,22 +120,26 @@ impl Predictor for SplitPredictor {
         self.current.borrow().is_some()
     }
 
-    async fn predict(&self, input: HostTensor) -> Result<Prediction, InferError> {
+    async fn predict(&self, query: Query) -> Result<Prediction, InferError> {
         let deployed = self.deployed()?;
-        let batch = input.shape().first().copied().unwrap_or(0);
-        let (activation, head_ms) = self.head(deployed.clone(), input).await?;
-        let mut timing = Timing { head_ms, ..Timing::default() };
+        let head = self.head(deployed.clone(), query).await?;
+        let mut timing = Timing { head_ms: head.ms, ..Timing::default() };
         let output = if deployed.is_whole() {
-            activation
+            head.activation
         } else {
-            self.tail(&deployed, activation, batch, &mut timing).await?
+            self.tail(&deployed, head, &mut timing).await?
         };
-        let split_point = deployed.target.split;
-        match output.into_iter().next() {
-            Some((_, output)) => Ok(Prediction { output, timing, split_point }),
-            None => Err(InferError::Internal("the model gave no output".into())),
-        }
+        let outputs = ports::outside(&self.config.model, output)?;
+        Ok(Prediction { outputs, timing, split_point: deployed.target.split })
     }
+}
+
+/// What the head of one request gave.
+struct Head {
+    activation: NamedTensors,
+    /// Bytes of the output that is expected.
+    output_bytes: usize,
+    ms: f64,
 }
 
 fn ms_since(begin: Instant) -> f64 {
@@ -142,8 +153,13 @@ fn compute_error(error: ComputeError) -> InferError {
     }
 }
 
+/// What a stage refuses although it passed the checks of a request, such as a length that is longer
+/// than its sample.
 fn model_error(error: ModelError) -> InferError {
-    InferError::Internal(error.to_string())
+    match error {
+        ModelError::Input { .. } => InferError::BadInput(error.to_string()),
+        _ => InferError::Internal(error.to_string()),
+    }
 }
 
 /// Errors of the layers around the call, and of the call itself.

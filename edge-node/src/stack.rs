@@ -7,6 +7,7 @@ use cleave_shared::{
     config::{Config, ConfigArgs},
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
+    model::Port,
     shutdown, telemetry, wire,
 };
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 use crate::{
     cloud::{CloudClient, InferAnswer, InferCall},
     deploy::Deployer,
+    ports,
     predict::SplitPredictor,
     proto,
     reconfigure::Reconfigurer,
@@ -81,7 +83,9 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let deployer = Deployer::new(&config, pool.clone(), client.clone())?;
     let (deployed, current) = watch::channel(None);
     let cloud = cloud_call(&config, client);
-    let predictor = Arc::new(SplitPredictor::new(config.clone(), current, pool, cloud));
+    let tokenizer = ports::tokenizer(&config)?;
+    let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer);
+    let predictor = Arc::new(predictor);
     tracing::info!(
         grpc = %config.edge.grpc_listen, http = %config.edge.http_listen, cloud = config.edge.cloud,
         link = config.link.profile, "edge node serves"
@@ -98,7 +102,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         health.set_serving::<Grpc>().await;
     }));
 
-    let sample: usize = config.model.input_shape().iter().product();
+    let inputs = config.model.inputs();
     let (ending, _) = watch::channel(false);
     let grpc_server = Server::builder()
         // Outermost: every call has a span, also one that is refused below.
@@ -108,13 +112,13 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         .add_service(reflection().build_v1().map_err(|e| e.to_string())?)
         .add_service(reflection().build_v1alpha().map_err(|e| e.to_string())?)
         // Innermost: a message longer than the largest batch is refused before it is read.
-        .add_service(serve::grpc_service(predictor.clone(), grpc_limit(&config, sample)))
+        .add_service(serve::grpc_service(predictor.clone(), grpc_limit(&config, &inputs)))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             told(ending.subscribe()),
         );
     telemetry::metrics::init();
-    let router = serve::rest_router(predictor, http_limit(&config, sample))
+    let router = serve::rest_router(predictor, http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
         .merge(serve::metrics_router(link));
     let http_server = axum::serve(http, router).with_graceful_shutdown(told(ending.subscribe()));
@@ -140,13 +144,15 @@ async fn told(mut ending: watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
-/// The largest batch as raw FP32 or as typed contents, and the fields around it.
-fn grpc_limit(config: &Config, sample: usize) -> usize {
-    config.edge.max_batch.saturating_mul(sample).saturating_mul(4).saturating_add(64 << 10)
+/// The largest batch as raw or as typed contents, and the fields around it.
+fn grpc_limit(config: &Config, inputs: &[Port]) -> usize {
+    let sample: usize = inputs.iter().map(Port::bytes).sum();
+    config.edge.max_batch.saturating_mul(sample).saturating_add(64 << 10)
 }
 
 /// The same as JSON text, of up to 24 characters a number.
-fn http_limit(config: &Config, sample: usize) -> usize {
+fn http_limit(config: &Config, inputs: &[Port]) -> usize {
+    let sample: usize = inputs.iter().map(|p| p.largest().iter().product::<usize>()).sum();
     config.edge.max_batch.saturating_mul(sample).saturating_mul(24).saturating_add(64 << 10)
 }
 

@@ -18,4 +18,5 @@ pub mod session;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tensor;
+pub mod text;
 pub mod wire;

@@ -1,8 +1,8 @@
 //! A predictor for tests: each row of the output is the sum and the first value of its sample.
 
-use cleave_shared::tensor::HostTensor;
+use cleave_shared::{model::Port, tensor::HostTensor};
 
-use super::{InferError, ModelInfo, Prediction, Predictor, Timing};
+use super::{InferError, ModelInfo, Prediction, Predictor, Query, Timing};
 
 #[derive(Default)]
 pub struct Fake {
@@ -16,11 +16,25 @@ pub fn info() -> ModelInfo {
         name: "toy".into(),
         version: "3".into(),
         platform: "cleave".into(),
-        input_name: "input".into(),
-        input_shape: vec![2, 3],
-        output_name: "logits".into(),
-        output_shape: vec![2],
+        inputs: vec![Port::float("input", &[2, 3])],
+        outputs: vec![Port::float("logits", &[2])],
+        takes_text: false,
         max_batch: 4,
+    }
+}
+
+/// A model that takes token ids and has two outputs.
+pub fn tokens() -> ModelInfo {
+    let optional = |name, below| Port::tokens(name, 5).below(below).optional();
+    ModelInfo {
+        inputs: vec![
+            Port::tokens("input_ids", 5).below(30),
+            optional("attention_mask", 2),
+            optional("token_type_ids", 2),
+        ],
+        outputs: vec![Port::sequence("states", 5, &[8]), Port::float("pooled", &[8])],
+        takes_text: true,
+        ..info()
     }
 }
 
@@ -33,14 +47,17 @@ impl Predictor for Fake {
         !self.down
     }
 
-    async fn predict(&self, input: HostTensor) -> Result<Prediction, InferError> {
+    async fn predict(&self, query: Query) -> Result<Prediction, InferError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let values = input.to_f32().map_err(|e| InferError::Internal(e.to_string()))?;
+        let Query::Tensors(inputs) = query else {
+            return Err(InferError::Internal("texts for a model without a tokenizer".into()));
+        };
+        let values = inputs[0].1.to_f32().map_err(|e| InferError::Internal(e.to_string()))?;
         let rows: Vec<f32> = values.chunks(6).flat_map(|x| [x.iter().sum(), x[0]]).collect();
         Ok(Prediction {
-            output: HostTensor::from_f32(vec![rows.len() / 2, 2], &rows),
+            outputs: vec![("logits".into(), HostTensor::from_f32(vec![rows.len() / 2, 2], &rows))],
             timing: Timing {
                 head_ms: 1.5,
                 encode_ms: 2.5,

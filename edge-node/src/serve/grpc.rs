@@ -5,12 +5,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use cleave_shared::tensor::HostTensor;
+use cleave_shared::{
+    model::Port,
+    tensor::{DType, HostTensor},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
-    InferError, ModelInfo, Prediction, Predictor, SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION,
-    request::{self, Contents, INPUT_DTYPE, Stated, check_model, shown},
+    InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
+    SERVER_VERSION,
+    request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
 };
 use crate::proto::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
@@ -89,114 +93,150 @@ impl<P: Predictor> GrpcInferenceService for GrpcInference<P> {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let (info, mut request) = (self.predictor.model(), request.into_inner());
         let id = std::mem::take(&mut request.id);
-        let input = parse(&info, request)?;
-        let prediction = self.predictor.predict(input).await?;
-        Ok(Response::new(reply(info, id, prediction)))
+        let (query, outputs) = parse(&info, request)?;
+        let prediction = self.predictor.predict(query).await?;
+        Ok(Response::new(reply(info, id, prediction, &outputs)))
     }
 }
 
 fn metadata(info: ModelInfo) -> ModelMetadataResponse {
-    let tensor = |name: String, shape: &[usize]| TensorMetadata {
-        name,
-        datatype: INPUT_DTYPE.name().into(),
-        shape: std::iter::once(-1).chain(wire_shape(shape)).collect(),
+    let tensor = |port: &Port| TensorMetadata {
+        name: port.name.clone(),
+        datatype: port.dtype.name().into(),
+        shape: metadata_shape(port),
     };
+    let text = info.takes_text.then(|| TensorMetadata {
+        name: TEXT.into(),
+        datatype: TEXT_DTYPE.into(),
+        shape: vec![-1],
+    });
     ModelMetadataResponse {
+        inputs: info.inputs.iter().map(tensor).chain(text).collect(),
+        outputs: info.outputs.iter().map(tensor).collect(),
         name: info.name,
         versions: vec![info.version],
         platform: info.platform,
-        inputs: vec![tensor(info.input_name, &info.input_shape)],
-        outputs: vec![tensor(info.output_name, &info.output_shape)],
     }
 }
 
-/// Reads and checks one request.
-fn parse(info: &ModelInfo, request: ModelInferRequest) -> Result<HostTensor, InferError> {
+/// Reads and checks one request; also gives the outputs that it asks for.
+fn parse(info: &ModelInfo, request: ModelInferRequest) -> Result<(Query, Vec<usize>), InferError> {
     check_model(info, &request.model_name, &request.model_version)?;
-    request::check_outputs(info, request.outputs.iter().map(|o| o.name.as_str()))?;
+    let outputs = request::check_outputs(info, request.outputs.iter().map(|o| o.name.as_str()))?;
     for output in &request.outputs {
         let keys = output.parameters.keys().map(String::as_str);
         request::check_parameters("the requested output", keys)?;
     }
-    let mut input = request::only_input(info, request.inputs, |i| &i.name)?;
-    let contents = contents(&mut input, request.raw_input_contents)?;
-    let stated = Stated { name: &input.name, datatype: &input.datatype, shape: &input.shape };
-    request::validate(info, stated, contents)
+    let names: Vec<&str> = request.inputs.iter().map(|i| i.name.as_str()).collect();
+    request::check_inputs(info, &names)?;
+    let (mut inputs, raw) = (request.inputs, request.raw_input_contents);
+    let (count, sent) = (raw.len(), inputs.len());
+    if count > 0 && count != sent && inputs.iter().all(|i| i.contents.is_none()) {
+        let (s, each) = if sent == 1 { ("", "send one") } else { ("s", "send one for each") };
+        return Err(InferError::BadInput(format!(
+            "raw_input_contents has {count} entries for {sent} input{s}; {each}"
+        )));
+    }
+    let mut raw = raw.into_iter();
+    let contents = inputs.iter_mut().map(|input| contents(input, raw.next()));
+    let contents = contents.collect::<Result<Vec<_>, _>>()?;
+    let stated =
+        inputs.iter().map(|i| Stated { name: &i.name, datatype: &i.datatype, shape: &i.shape });
+    Ok((request::validate(info, stated.zip(contents).collect())?, outputs))
 }
 
-/// Where the values of the input are: in raw_input_contents, or typed in the input itself.
+/// Where the values of an input are: in raw_input_contents, or typed in the input itself.
 fn contents(
     input: &mut InferInputTensor,
-    raw: Vec<Bytes>,
+    raw: Option<Bytes>,
 ) -> Result<Contents<'static>, InferError> {
     let bad = |message| Err(InferError::BadInput(message));
     let name = shown(&input.name);
     let keys = input.parameters.keys().map(String::as_str);
     request::check_parameters(&format!("input {name}"), keys)?;
-    let count = raw.len();
-    match (raw.into_iter().next(), input.contents.take()) {
+    let (field, datatype) = field(&input.datatype);
+    match (raw, input.contents.take()) {
         (Some(_), Some(_)) => bad(format!(
             "input {name} has contents and raw_input_contents is used too; send one of them"
         )),
-        (Some(_), None) if count > 1 => {
-            bad(format!("raw_input_contents has {count} entries for 1 input; send one"))
-        }
         (Some(raw), None) => Ok(Contents::Raw(raw)),
-        (None, Some(typed)) => match stray_field(&typed) {
-            Some(field) => bad(format!(
-                "input {name} has values in {field}; those of FP32 go in fp32_contents"
+        (None, Some(typed)) => match stray_field(&typed, field) {
+            Some(stray) => bad(format!(
+                "input {name} has values in {stray}; those of {datatype} go in {field}"
             )),
-            None => Ok(Contents::Values(typed.fp32_contents)),
+            None => Ok(match field {
+                "int64_contents" => Contents::Integers(typed.int64_contents),
+                "int_contents" => {
+                    Contents::Integers(typed.int_contents.into_iter().map(i64::from).collect())
+                }
+                "bytes_contents" => Contents::Texts(typed.bytes_contents),
+                _ => Contents::Floats(typed.fp32_contents),
+            }),
         },
         (None, None) => bad(format!(
-            "input {name} has no contents; send raw_input_contents or contents.fp32_contents"
+            "input {name} has no contents; send raw_input_contents or contents.{field}"
         )),
     }
 }
 
-/// A list of typed values, other than the one for FP32, that is not empty.
-fn stray_field(typed: &InferTensorContents) -> Option<&'static str> {
+/// The list that typed values of this datatype go in. One that no input has is refused later.
+fn field(datatype: &str) -> (&'static str, &'static str) {
+    match datatype {
+        TEXT_DTYPE => ("bytes_contents", TEXT_DTYPE),
+        _ => match DType::from_name(datatype) {
+            Some(DType::I64) => ("int64_contents", "INT64"),
+            Some(DType::I32) => ("int_contents", "INT32"),
+            _ => ("fp32_contents", "FP32"),
+        },
+    }
+}
+
+/// A list of typed values, other than this one, that is not empty.
+fn stray_field(typed: &InferTensorContents, right: &str) -> Option<&'static str> {
     let lists = [
         ("bool_contents", typed.bool_contents.is_empty()),
         ("int_contents", typed.int_contents.is_empty()),
         ("int64_contents", typed.int64_contents.is_empty()),
         ("uint_contents", typed.uint_contents.is_empty()),
         ("uint64_contents", typed.uint64_contents.is_empty()),
+        ("fp32_contents", typed.fp32_contents.is_empty()),
         ("fp64_contents", typed.fp64_contents.is_empty()),
         ("bytes_contents", typed.bytes_contents.is_empty()),
     ];
-    lists.into_iter().find(|(_, empty)| !empty).map(|(name, _)| name)
+    lists.into_iter().find(|(name, empty)| !empty && *name != right).map(|(name, _)| name)
 }
 
-fn reply(info: ModelInfo, id: String, prediction: Prediction) -> ModelInferResponse {
-    let output = prediction.output;
+fn reply(
+    info: ModelInfo,
+    id: String,
+    prediction: Prediction,
+    outputs: &[usize],
+) -> ModelInferResponse {
     let split = i64::try_from(prediction.split_point).unwrap_or(i64::MAX);
     let mut parameters =
         HashMap::from([parameter("split_point", ParameterChoice::Int64Param(split))]);
     let timing = prediction.timing.parameters();
     parameters.extend(timing.map(|(k, ms)| parameter(k, ParameterChoice::DoubleParam(ms))));
+    let wanted = outputs.iter().filter_map(|&i| prediction.outputs.get(i));
+    let tensor = |(name, output): &(String, HostTensor)| InferOutputTensor {
+        name: name.clone(),
+        datatype: output.dtype().name().into(),
+        shape: output.shape().iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX)).collect(),
+        ..Default::default()
+    };
     ModelInferResponse {
         model_name: info.name,
         model_version: info.version,
         id,
         parameters,
-        outputs: vec![InferOutputTensor {
-            name: info.output_name,
-            datatype: output.dtype().name().into(),
-            shape: wire_shape(output.shape()).collect(),
-            ..Default::default()
-        }],
+        outputs: wanted.clone().map(tensor).collect(),
         // Raw even when the request was typed, as Triton does: every client reads this form.
-        raw_output_contents: vec![output.into_data()],
+        raw_output_contents: wanted.map(|(_, output)| output.data().clone()).collect(),
     }
 }
 
 fn parameter(key: &str, value: ParameterChoice) -> (String, InferParameter) {
     (key.to_string(), InferParameter { parameter_choice: Some(value) })
-}
-
-fn wire_shape(shape: &[usize]) -> impl Iterator<Item = i64> {
-    shape.iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ async fn failures_have_their_codes_over_a_socket() {
 fn raw_contents_are_not_copied() {
     let request = raw_request();
     let sent = request.raw_input_contents[0].as_ptr();
-    assert_eq!(parse(&fake::info(), request).unwrap().data().as_ptr(), sent);
+    let Query::Tensors(inputs) = parse(&fake::info(), request).unwrap().0 else { panic!() };
+    assert_eq!(inputs[0].1.data().as_ptr(), sent);
 }
 
 #[test]
@@ -162,6 +163,86 @@ fn requests_are_refused_with_the_reason() {
     }
 }
 
+fn token_request(typed: bool) -> ModelInferRequest {
+    let (ids, mask) = ([3i64, 29, 0, 7], [1i32, 1, 1, 0]);
+    let tensor = |name: &str, datatype: &str, contents| InferInputTensor {
+        name: name.into(),
+        datatype: datatype.into(),
+        shape: vec![2, 2],
+        contents,
+        ..Default::default()
+    };
+    let longs = InferTensorContents { int64_contents: ids.to_vec(), ..Default::default() };
+    let ints = InferTensorContents { int_contents: mask.to_vec(), ..Default::default() };
+    // The mask first: names, not places, say which input is which.
+    let inputs = vec![
+        tensor("attention_mask", "INT32", typed.then_some(ints)),
+        tensor("input_ids", "INT64", typed.then_some(longs)),
+    ];
+    let raw = vec![
+        mask.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+        ids.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+    ];
+    let raw_input_contents = if typed { Vec::new() } else { raw };
+    ModelInferRequest { model_name: "toy".into(), inputs, raw_input_contents, ..Default::default() }
+}
+
+#[test]
+fn several_inputs_come_raw_or_typed() {
+    let integers = |name: &str, v: [i64; 4]| (name.into(), HostTensor::from_i64(vec![2, 2], &v));
+    let wanted = Query::Tensors(vec![
+        integers("input_ids", [3, 29, 0, 7]),
+        integers("attention_mask", [1, 1, 1, 0]),
+    ]);
+    for typed in [false, true] {
+        let (query, outputs) = parse(&fake::tokens(), token_request(typed)).unwrap();
+        assert_eq!((query, outputs), (wanted.clone(), vec![0, 1]));
+    }
+    let mut request = token_request(false);
+    request.outputs = vec![requested("pooled")];
+    assert_eq!(parse(&fake::tokens(), request).unwrap().1, [1]);
+
+    let mut short = token_request(false);
+    short.raw_input_contents.pop();
+    let error = parse(&fake::tokens(), short).unwrap_err().to_string();
+    assert_eq!(error, "raw_input_contents has 1 entries for 2 inputs; send one for each");
+    let mut stray = token_request(true);
+    stray.inputs[1].datatype = "INT32".into();
+    let error = parse(&fake::tokens(), stray).unwrap_err().to_string();
+    assert!(
+        error.contains("values in int64_contents; those of INT32 go in int_contents"),
+        "{error}"
+    );
+}
+
+#[test]
+fn texts_come_raw_or_typed() {
+    let texts = ["héllo", ""].map(|t| Bytes::copy_from_slice(t.as_bytes()));
+    let framed = |t: &Bytes| [&(t.len() as u32).to_le_bytes()[..], t].concat();
+    let mut request = ModelInferRequest {
+        model_name: "toy".into(),
+        inputs: vec![InferInputTensor {
+            name: "text".into(),
+            datatype: "BYTES".into(),
+            shape: vec![2],
+            ..Default::default()
+        }],
+        raw_input_contents: vec![texts.iter().flat_map(framed).collect::<Vec<u8>>().into()],
+        ..Default::default()
+    };
+    let wanted = Query::Texts(vec!["héllo".into(), String::new()]);
+    assert_eq!(parse(&fake::tokens(), request.clone()).unwrap().0, wanted);
+    let mut short = request.clone();
+    short.raw_input_contents[0].truncate(9);
+    let error = parse(&fake::tokens(), short).unwrap_err().to_string();
+    assert!(error.contains("has 1 texts, shape [2] needs 2"), "{error}");
+    request.raw_input_contents.clear();
+    let typed = InferTensorContents { bytes_contents: texts.to_vec(), ..Default::default() };
+    request.inputs[0].contents = Some(typed);
+    assert_eq!(parse(&fake::tokens(), request.clone()).unwrap().0, wanted);
+    assert!(parse(&fake::info(), request).is_err(), "a model without a tokenizer");
+}
+
 proptest! {
     /// A valid message with some bytes changed reaches deeper than random bytes would.
     #[test]
@@ -172,9 +253,9 @@ proptest! {
             bytes[at] = value;
         }
         if let Ok(request) = ModelInferRequest::decode(&bytes[..])
-            && let Ok(tensor) = parse(&fake::info(), request)
+            && let Ok((Query::Tensors(inputs), _)) = parse(&fake::info(), request)
         {
-            prop_assert_eq!(tensor.shape()[1..].to_vec(), vec![2, 3]);
+            prop_assert_eq!(inputs[0].1.shape()[1..].to_vec(), vec![2, 3]);
         }
     }
 }

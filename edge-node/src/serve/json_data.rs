@@ -1,6 +1,6 @@
 //! The `data` list of a JSON tensor, flat or nested, as a flat list of numbers.
 //!
-//! The list is read straight from the text into floats: a tree of JSON values would take many times
+//! The list is read straight from the text into numbers: a tree of JSON values would take many times
 //! the memory of the tensor. The shape is known beforehand, so that a list which is ragged, nested
 //! differently from the shape or too long is refused where that shows, instead of being
 //! flattened into a tensor that the client did not mean.
@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 /// Reads `json` as the values of a tensor of this shape. The error is one line and gives the
 /// position within `json`.
-pub fn flatten(json: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+pub fn flatten<T: Number>(json: &str, shape: &[usize]) -> Result<Vec<T>, String> {
     let total = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
     // A number and its comma take two characters: a short text cannot make this reserve much.
     let values = Vec::with_capacity(total.min(json.len() / 2 + 1));
@@ -24,6 +24,33 @@ pub fn flatten(json: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
     Ok(reader.values)
 }
 
+/// An element type that JSON numbers are read as.
+pub trait Number: Copy {
+    fn from_i64(value: i64) -> Self;
+    /// `None` for a number that this type must not round.
+    fn from_f64(value: f64) -> Option<Self>;
+}
+
+impl Number for f32 {
+    fn from_i64(value: i64) -> Self {
+        value as f32
+    }
+
+    fn from_f64(value: f64) -> Option<Self> {
+        Some(value as f32)
+    }
+}
+
+impl Number for i64 {
+    fn from_i64(value: i64) -> Self {
+        value
+    }
+
+    fn from_f64(_: f64) -> Option<Self> {
+        None
+    }
+}
+
 /// Which of the two allowed forms the list has; its first entry decides.
 #[derive(Clone, Copy, PartialEq)]
 enum Layout {
@@ -32,16 +59,16 @@ enum Layout {
     Nested,
 }
 
-struct Reader<'s> {
-    values: Vec<f32>,
+struct Reader<'s, T> {
+    values: Vec<T>,
     shape: &'s [usize],
     total: usize,
     layout: Layout,
 }
 
-impl Reader<'_> {
+impl<T: Number> Reader<'_, T> {
     /// Takes one number found inside `depth` lists.
-    fn number<E: Error>(&mut self, value: f32, depth: usize) -> Result<(), E> {
+    fn number<E: Error>(&mut self, value: T, depth: usize) -> Result<(), E> {
         if depth == 0 {
             return Err(E::custom("a number is not a list; send a list of numbers"));
         }
@@ -94,12 +121,12 @@ impl Reader<'_> {
 
 /// One entry, a number or a list, inside `depth` lists. The depth never passes the shape's rank, so
 /// that a hostile text cannot exhaust the stack.
-struct Entry<'r, 's> {
-    reader: &'r mut Reader<'s>,
+struct Entry<'r, 's, T> {
+    reader: &'r mut Reader<'s, T>,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Entry<'_, '_> {
+impl<'de, T: Number> DeserializeSeed<'de> for Entry<'_, '_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -107,7 +134,7 @@ impl<'de> DeserializeSeed<'de> for Entry<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Entry<'_, '_> {
+impl<'de, T: Number> Visitor<'de> for Entry<'_, '_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,15 +142,21 @@ impl<'de> Visitor<'de> for Entry<'_, '_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.reader.number(value as f32, self.depth)
+        match T::from_f64(value) {
+            Some(value) => self.reader.number(value, self.depth),
+            None => Err(E::custom(format_args!("{value} is not a whole number"))),
+        }
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.reader.number(value as f32, self.depth)
+        self.reader.number(T::from_i64(value), self.depth)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.reader.number(value as f32, self.depth)
+        match i64::try_from(value) {
+            Ok(value) => self.visit_i64(value),
+            Err(_) => self.visit_f64(value as f64),
+        }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
@@ -148,9 +181,9 @@ mod tests {
     #[test]
     fn flat_and_nested_lists_mean_the_same() {
         let wanted = vec![1.0, 2.5, -3.0, 4.0];
-        assert_eq!(flatten("[1, 2.5, -3, 4e0]", &[2, 2]), Ok(wanted.clone()));
-        assert_eq!(flatten("[[1, 2.5], [-3, 4]]", &[2, 2]), Ok(wanted));
-        assert_eq!(flatten("[7]", &[1]), Ok(vec![7.0]));
+        assert_eq!(flatten::<f32>("[1, 2.5, -3, 4e0]", &[2, 2]), Ok(wanted.clone()));
+        assert_eq!(flatten::<f32>("[[1, 2.5], [-3, 4]]", &[2, 2]), Ok(wanted));
+        assert_eq!(flatten::<f32>("[7]", &[1]), Ok(vec![7.0]));
     }
 
     #[test]
@@ -171,17 +204,27 @@ mod tests {
             ("[1,2,3,4] 5", "trailing"),
         ];
         for (json, why) in cases {
-            let error = flatten(json, &[2, 2]).unwrap_err();
+            let error = flatten::<f32>(json, &[2, 2]).unwrap_err();
             assert!(error.contains(why), "{json}: {error}");
         }
-        assert!(flatten(&"[".repeat(100_000), &[2, 2]).is_err());
+        assert!(flatten::<f32>(&"[".repeat(100_000), &[2, 2]).is_err());
+    }
+
+    #[test]
+    fn whole_numbers_are_not_rounded() {
+        let most = i64::MAX.to_string();
+        assert_eq!(flatten::<i64>(&format!("[-1, {most}]"), &[2]), Ok(vec![-1, i64::MAX]));
+        for number in ["1.5", "1.0", "1e3", "9223372036854775808"] {
+            let error = flatten::<i64>(&format!("[{number}]"), &[1]).unwrap_err();
+            assert!(error.contains("is not a whole number"), "{error}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_text_panics(json in "[\\[\\],0-9.eE\\- n]{0,64}|.{0,64}",
                           shape in proptest::collection::vec(0usize..4, 0..4)) {
-            if let Ok(values) = flatten(&json, &shape) {
+            if let Ok(values) = flatten::<f32>(&json, &shape) {
                 prop_assert_eq!(values.len(), shape.iter().product::<usize>());
             }
         }

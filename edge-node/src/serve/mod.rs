@@ -3,9 +3,11 @@
 //! The protocol of KServe and Triton is used so that existing clients work unchanged and need not
 //! know that the model is split. The layers:
 //!
-//! - [`Predictor`] is the seam to the rest of the edge node: a checked tensor in, logits and what
-//!   each stage took out. Nothing in this module knows about splitting, codecs or the cloud.
-//! - `request` holds every rule about what is a valid request, once for both transports.
+//! - [`Predictor`] is the seam to the rest of the edge node: checked tensors (or texts, for a model that
+//!   takes token ids) in, outputs and what each stage took out. Nothing in this module knows about
+//!   splitting, codecs or the cloud.
+//! - `request` holds every rule about what is a valid request, once for both transports; `input` those
+//!   about one tensor, `texts` those about texts.
 //! - `grpc` and `rest` only translate: messages and bodies in, responses and errors out. The REST
 //!   side has two helpers of its own: `rest_body` (JSON and binary framing) and `json_data` (nested
 //!   number lists).
@@ -15,13 +17,15 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod grpc;
+mod input;
 mod json_data;
 mod metrics;
 mod request;
 mod rest;
 mod rest_body;
+mod texts;
 
-use cleave_shared::tensor::HostTensor;
+use cleave_shared::{model::Port, wire::NamedTensors};
 
 pub use error::InferError;
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
@@ -45,11 +49,8 @@ pub trait Predictor: Send + Sync + 'static {
     /// Whether a prediction started now would be attempted.
     fn ready(&self) -> bool;
 
-    /// Runs the model on one batch. The input is already checked against [`Predictor::model`].
-    fn predict(
-        &self,
-        input: HostTensor,
-    ) -> impl Future<Output = Result<Prediction, InferError>> + Send;
+    /// Runs the model on one batch. The query is already checked against [`Predictor::model`].
+    fn predict(&self, query: Query) -> impl Future<Output = Result<Prediction, InferError>> + Send;
 }
 
 /// What a client needs to know about the model to use it.
@@ -59,20 +60,31 @@ pub struct ModelInfo {
     pub version: String,
     /// What runs the model: `cleave`.
     pub platform: String,
-    pub input_name: String,
-    /// Dimensions of one sample, without the batch.
-    pub input_shape: Vec<usize>,
-    pub output_name: String,
-    /// Dimensions of one result, without the batch.
-    pub output_shape: Vec<usize>,
+    /// FP32 or INT64 each. Extents that vary are the same at the same place of all of them: the length
+    /// of a sequence.
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    /// Whether texts may be sent in place of token ids.
+    pub takes_text: bool,
     /// Largest batch that one request may carry.
     pub max_batch: usize,
+}
+
+/// The input of one valid request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// By the names of [`ModelInfo::inputs`], in their order, all of one batch; optional ones may be
+    /// missing.
+    Tensors(NamedTensors),
+    /// One text for each sample, to be made into token ids.
+    Texts(Vec<String>),
 }
 
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    pub output: HostTensor,
+    /// All of [`ModelInfo::outputs`], in their order.
+    pub outputs: NamedTensors,
     pub timing: Timing,
     /// Layers that ran on the edge before the rest was left to the cloud.
     pub split_point: usize,

@@ -1,19 +1,22 @@
 //! What is a valid inference request, whatever the transport.
 //!
 //! The rules live here once so that gRPC and REST refuse the same things with the same words, and
-//! so that everything behind [`super::Predictor`] can trust the tensor it gets. Text that a client
+//! so that everything behind [`super::Predictor`] can trust the tensors it gets. Text that a client
 //! sent is clipped and escaped before it appears in an error.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
-use cleave_shared::tensor::{DType, HostTensor, byte_length};
+use cleave_shared::{
+    model::{Dim, Port},
+    tensor::HostTensor,
+};
 use serde_json::value::RawValue;
 
-use super::{InferError, ModelInfo, json_data};
+use super::{InferError, ModelInfo, Query, input, texts};
 
-/// The only element type that models take.
-pub const INPUT_DTYPE: DType = DType::F32;
+/// The input that takes texts in place of token ids.
+pub const TEXT: &str = "text";
+/// Its datatype.
+pub const TEXT_DTYPE: &str = "BYTES";
 
 /// Extension parameters that change what an answer means: ignoring them would answer wrongly.
 const UNSUPPORTED: [&str; 2] = ["classification", "shared_memory_region"];
@@ -31,11 +34,12 @@ pub struct Stated<'a> {
 
 /// The values of an input in the forms that the transports carry.
 pub enum Contents<'a> {
-    /// Row-major little-endian bytes.
+    /// Row-major little-endian bytes; of BYTES, each element behind its length.
     Raw(Bytes),
-    /// Typed FP32 values.
-    Values(Vec<f32>),
-    /// A JSON list of numbers, flat or nested, not parsed yet.
+    Floats(Vec<f32>),
+    Integers(Vec<i64>),
+    Texts(Vec<Bytes>),
+    /// A JSON list, flat or nested, not parsed yet.
     Json(&'a RawValue),
 }
 
@@ -56,22 +60,26 @@ pub fn check_model(info: &ModelInfo, name: &str, version: &str) -> Result<(), In
     Ok(())
 }
 
-/// Refuses requested outputs that the model does not have, or one requested twice.
+/// Which outputs are requested, by their place in [`ModelInfo::outputs`]; all of them if none is named.
+/// Refuses one that the model does not have, or one requested twice.
 pub fn check_outputs<'a>(
     info: &ModelInfo,
     requested: impl IntoIterator<Item = &'a str>,
-) -> Result<(), InferError> {
-    for (i, name) in requested.into_iter().enumerate() {
-        let served = shown(&info.output_name);
-        if name != info.output_name {
+) -> Result<Vec<usize>, InferError> {
+    let mut wanted = Vec::new();
+    for name in requested {
+        let Some(place) = info.outputs.iter().position(|o| o.name == name) else {
             let (model, asked) = (shown(&info.name), shown(name));
-            return bad(format!("model {model} has no output {asked}; its output is {served}"));
+            let served = listed("its output is", "its outputs are", names(&info.outputs));
+            return bad(format!("model {model} has no output {asked}; {served}"));
+        };
+        if wanted.contains(&place) {
+            let name = shown(name);
+            return bad(format!("output {name} is requested more than once; request it once"));
         }
-        if i > 0 {
-            return bad(format!("output {served} is requested more than once; request it once"));
-        }
+        wanted.push(place);
     }
-    Ok(())
+    Ok(if wanted.is_empty() { (0..info.outputs.len()).collect() } else { wanted })
 }
 
 /// Refuses extension parameters that cannot be ignored; `owner` says whose they are.
@@ -87,145 +95,118 @@ pub fn check_parameters<'a>(
     }
 }
 
-/// The one input that a request must have.
-pub fn only_input<T>(
-    info: &ModelInfo,
-    inputs: Vec<T>,
-    name: impl Fn(&T) -> &str,
-) -> Result<T, InferError> {
-    let wanted = shown(&info.input_name);
-    if inputs.len() > 1 {
-        let (count, first, second) =
-            (inputs.len(), shown(name(&inputs[0])), shown(name(&inputs[1])));
-        let model = shown(&info.name);
+/// Refuses inputs that the model does not have, one that is sent twice, and a required one that is
+/// missing.
+pub fn check_inputs(info: &ModelInfo, sent: &[&str]) -> Result<(), InferError> {
+    let model = shown(&info.name);
+    let required = || info.inputs.iter().filter(|p| !p.optional);
+    let mut known = names(&info.inputs);
+    if let [] = sent {
+        let required = required().map(|p| shown(&p.name)).collect::<Vec<_>>().join(", ");
+        return bad(format!("no input was sent; send {required}"));
+    }
+    if info.takes_text {
+        known.push(TEXT);
+    }
+    if sent.len() > known.len() {
+        let (count, first, second) = (sent.len(), shown(sent[0]), shown(sent[1]));
+        let takes = listed("takes one,", "takes", known);
         return bad(format!(
-            "{count} inputs were sent ({first}, {second}, ...); model {model} takes one, {wanted}"
+            "{count} inputs were sent ({first}, {second}, ...); model {model} {takes}"
         ));
     }
-    match inputs.into_iter().next() {
-        Some(input) => Ok(input),
-        None => bad(format!("no input was sent; send {wanted}")),
+    for (i, name) in sent.iter().enumerate() {
+        if !known.contains(name) {
+            let (name, all) = (shown(name), listed("its input is", "its inputs are", known));
+            return bad(format!("model {model} has no input {name}; {all}"));
+        }
+        if sent[..i].contains(name) {
+            return bad(format!("input {} is sent more than once; send it once", shown(name)));
+        }
+    }
+    if info.takes_text && sent.contains(&TEXT) {
+        return match sent.iter().find(|name| **name != TEXT) {
+            Some(other) => bad(format!(
+                "input \"{TEXT}\" is in place of all others; drop it, or drop {}",
+                shown(other)
+            )),
+            None => Ok(()),
+        };
+    }
+    match required().find(|p| !sent.contains(&p.name.as_str())) {
+        Some(missing) => bad(format!("input {} is missing; send it", shown(&missing.name))),
+        None => Ok(()),
     }
 }
 
-/// The tensor that the request means, or the first thing that is wrong with it.
+/// The query that the request means, or the first thing that is wrong with it.
 pub fn validate(
     info: &ModelInfo,
-    stated: Stated<'_>,
-    contents: Contents<'_>,
-) -> Result<HostTensor, InferError> {
-    let name = shown(stated.name);
-    if stated.name != info.input_name {
-        let (model, wanted) = (shown(&info.name), shown(&info.input_name));
-        return bad(format!("model {model} has no input {name}; its input is {wanted}"));
-    }
-    if stated.datatype != INPUT_DTYPE.name() {
-        let (found, wanted) = (shown(stated.datatype), INPUT_DTYPE.name());
-        return bad(format!("input {name} has datatype {found}; send {wanted}"));
-    }
-    let shape = check_shape(info, stated)?;
-    let expected = byte_length(INPUT_DTYPE, &shape)
-        .map_err(|e| InferError::BadInput(format!("input {name}: {e}; send a smaller batch")))?;
-    let data = match contents {
-        Contents::Raw(bytes) => check_raw(&name, &shape, expected, bytes)?,
-        Contents::Values(values) => check_values(&name, &shape, expected, &values)?,
-        Contents::Json(json) => {
-            let values = json_data::flatten(json.get(), &shape)
-                .map_err(|e| InferError::BadInput(format!("input {name}, data: {}", clip(&e))))?;
-            check_values(&name, &shape, expected, &values)?
-        }
-    };
-    check_finite(&name, &shape, &data)?;
-    HostTensor::new(INPUT_DTYPE, shape, data)
-        .map_err(|e| InferError::BadInput(format!("input {name}: {e}")))
-}
-
-/// The stated shape as `[batch, ...input_shape]`.
-fn check_shape(info: &ModelInfo, stated: Stated<'_>) -> Result<Vec<usize>, InferError> {
-    let refuse = |why: String| {
-        let (name, found) = (shown(stated.name), shown_shape(stated.shape));
-        let sample: String = info.input_shape.iter().fold(String::new(), |mut text, d| {
-            let _ = write!(text, ", {d}");
-            text
-        });
-        let most = info.max_batch;
-        bad(format!(
-            "input {name} has shape {found}: {why}; send [batch{sample}] with batch 1 to {most}"
-        ))
-    };
-    let wanted = info.input_shape.len() + 1;
-    let Some((&batch, sample)) = stated.shape.split_first() else {
-        return refuse(format!("it has rank 0, not {wanted}"));
-    };
-    if sample.len() + 1 != wanted {
-        return refuse(format!("it has rank {}, not {wanted}", sample.len() + 1));
-    }
-    for (i, (&found, &wanted)) in sample.iter().zip(&info.input_shape).enumerate() {
-        if usize::try_from(found) != Ok(wanted) {
-            return refuse(format!("dimension {} is {found}, not {wanted}", i + 1));
+    sent: Vec<(Stated<'_>, Contents<'_>)>,
+) -> Result<Query, InferError> {
+    let stated: Vec<&str> = sent.iter().map(|(s, _)| s.name).collect();
+    check_inputs(info, &stated)?;
+    let mut read: Vec<(&Port, HostTensor)> = Vec::new();
+    for (stated, contents) in sent {
+        // A model's own input comes first, whatever it is called.
+        match info.inputs.iter().find(|p| p.name == stated.name) {
+            Some(port) => {
+                let tensor = input::read(port, info.max_batch, stated, contents)?;
+                read.push((port, tensor));
+            }
+            None => return texts::read(info.max_batch, stated, contents).map(Query::Texts),
         }
     }
-    match usize::try_from(batch) {
-        Ok(n) if (1..=info.max_batch).contains(&n) => {
-            Ok(std::iter::once(n).chain(info.input_shape.iter().copied()).collect())
+    check_together(&read)?;
+    let place = |port: &Port| info.inputs.iter().position(|p| p.name == port.name);
+    read.sort_by_key(|(port, _)| place(port));
+    Ok(Query::Tensors(read.into_iter().map(|(p, t)| (p.name.clone(), t)).collect()))
+}
+
+/// Refuses inputs that are not of one batch, or whose sequences have different lengths.
+fn check_together(inputs: &[(&Port, HostTensor)]) -> Result<(), InferError> {
+    let Some(((first, reference), others)) = inputs.split_first() else { return Ok(()) };
+    for (port, tensor) in others {
+        let (name, other) = (shown(&port.name), shown(&first.name));
+        let (found, wanted) = (tensor.shape(), reference.shape());
+        if found[0] != wanted[0] {
+            return bad(format!(
+                "input {name} has a batch of {}, input {other} one of {}; send the same",
+                found[0], wanted[0]
+            ));
         }
-        _ => refuse(format!("the batch is {batch}")),
+        let varies = |(a, b): &(&Dim, &Dim)| matches!((a, b), (Dim::UpTo(_), Dim::UpTo(_)));
+        for (i, _) in port.shape.iter().zip(&first.shape).enumerate().filter(|(_, p)| varies(p)) {
+            if found[i + 1] != wanted[i + 1] {
+                return bad(format!(
+                    "input {name} has shape {found:?}, input {other} {wanted:?}: dimension {} must be \
+                     the same",
+                    i + 1
+                ));
+            }
+        }
     }
+    Ok(())
 }
 
-fn check_raw(
-    name: &str,
-    shape: &[usize],
-    expected: usize,
-    bytes: Bytes,
-) -> Result<Bytes, InferError> {
-    let found = bytes.len();
-    if found == expected {
-        return Ok(bytes);
-    }
-    let what = if found < expected { "truncated" } else { "too long" };
-    bad(format!(
-        "input {name} has {what} raw contents: {found} bytes, shape {shape:?} of FP32 needs {expected}"
-    ))
-}
-
-fn check_values(
-    name: &str,
-    shape: &[usize],
-    expected: usize,
-    values: &[f32],
-) -> Result<Bytes, InferError> {
-    let (found, needed) = (values.len(), expected / INPUT_DTYPE.size());
-    if found != needed {
-        return bad(format!("input {name} has {found} values, shape {shape:?} needs {needed}"));
-    }
-    let mut data = Vec::with_capacity(expected);
-    data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    Ok(data.into())
-}
-
-/// Refuses NaN and infinity: they would spread through every layer and come back as a confident
-/// wrong answer.
-fn check_finite(name: &str, shape: &[usize], data: &[u8]) -> Result<(), InferError> {
-    let values = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let Some((element, value)) = values.enumerate().find(|(_, v)| !v.is_finite()) else {
-        return Ok(());
+/// A tensor's shape as metadata gives it: the batch, and every extent that varies, is -1.
+pub fn metadata_shape(port: &Port) -> Vec<i64> {
+    let extent = |dim: &Dim| match dim {
+        Dim::Fixed(n) => i64::try_from(*n).unwrap_or(i64::MAX),
+        Dim::UpTo(_) => -1,
     };
-    let mut rest = element;
-    let mut index: Vec<usize> = shape
-        .iter()
-        .rev()
-        .map(|&d| {
-            let i = rest % d.max(1);
-            rest /= d.max(1);
-            i
-        })
-        .collect();
-    index.reverse();
-    let what = if value.is_nan() { "NaN" } else { "infinity" };
-    bad(format!(
-        "input {name} has {what} at index {index:?} (element {element}); send finite values"
-    ))
+    std::iter::once(-1).chain(port.shape.iter().map(extent)).collect()
+}
+
+fn names(ports: &[Port]) -> Vec<&str> {
+    ports.iter().map(|p| p.name.as_str()).collect()
+}
+
+/// `one "a"`, or `many "a", "b"`.
+fn listed(one: &str, many: &str, names: Vec<&str>) -> String {
+    let intro = if names.len() == 1 { one } else { many };
+    let all: Vec<String> = names.into_iter().map(shown).collect();
+    format!("{intro} {}", all.join(", "))
 }
 
 /// A client's text, quoted, escaped to one line and not longer than an error should be.
@@ -241,7 +222,7 @@ pub fn clip(text: &str) -> String {
     }
 }
 
-fn shown_shape(shape: &[i64]) -> String {
+pub fn shown_shape(shape: &[i64]) -> String {
     const DIMS: usize = 8;
     match shape.get(..DIMS) {
         Some(first) if shape.len() > DIMS => format!("{first:?} and {} more", shape.len() - DIMS),
@@ -249,7 +230,7 @@ fn shown_shape(shape: &[i64]) -> String {
     }
 }
 
-fn bad<T>(message: String) -> Result<T, InferError> {
+pub fn bad<T>(message: String) -> Result<T, InferError> {
     Err(InferError::BadInput(message))
 }
 

@@ -13,14 +13,24 @@ fn run(
     shape: &[i64],
     contents: Contents<'_>,
 ) -> Result<HostTensor, String> {
-    validate(&fake::info(), Stated { name, datatype, shape }, contents).map_err(|e| {
-        assert!(matches!(e, InferError::BadInput(_)), "{e:?}");
-        e.to_string()
-    })
+    match validate(&fake::info(), vec![(Stated { name, datatype, shape }, contents)]) {
+        Ok(Query::Tensors(mut inputs)) => Ok(inputs.remove(0).1),
+        Ok(texts) => panic!("{texts:?}"),
+        Err(InferError::BadInput(text)) => Err(text),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// INT64 inputs of the model that takes token ids.
+fn tokens<'a>(sent: &[(&'a str, &'a [i64], &[i64])]) -> Result<Query, String> {
+    let input = |&(name, shape, values): &(&'a str, &'a [i64], &[i64])| {
+        (Stated { name, datatype: "INT64", shape }, Contents::Integers(values.to_vec()))
+    };
+    validate(&fake::tokens(), sent.iter().map(input).collect()).map_err(|e| e.to_string())
 }
 
 fn values(values: &[f32]) -> Contents<'static> {
-    Contents::Values(values.to_vec())
+    Contents::Floats(values.to_vec())
 }
 
 #[test]
@@ -101,14 +111,68 @@ fn the_model_the_version_and_the_outputs_are_checked() {
 }
 
 #[test]
-fn a_request_has_exactly_one_input() {
+fn a_model_of_one_input_takes_exactly_one() {
     let info = fake::info();
-    assert_eq!(only_input(&info, vec!["a".to_string()], |s| s.as_str()).unwrap(), "a");
-    let none = only_input(&info, Vec::<String>::new(), |s| s.as_str()).unwrap_err().to_string();
+    assert!(check_inputs(&info, &["input"]).is_ok());
+    let none = check_inputs(&info, &[]).unwrap_err().to_string();
     assert_eq!(none, r#"no input was sent; send "input""#);
-    let two = vec!["a".to_string(), "b".to_string()];
-    let two = only_input(&info, two, |s| s.as_str()).unwrap_err().to_string();
-    assert!(two.starts_with(r#"2 inputs were sent ("a", "b", ...)"#), "{two}");
+    let two = check_inputs(&info, &["a", "b"]).unwrap_err().to_string();
+    assert_eq!(two, r#"2 inputs were sent ("a", "b", ...); model "toy" takes one, "input""#);
+}
+
+#[test]
+fn several_inputs_are_told_by_name() {
+    let refused = |sent: &[&str]| check_inputs(&fake::tokens(), sent).unwrap_err().to_string();
+    assert!(check_inputs(&fake::tokens(), &["token_type_ids", "input_ids"]).is_ok());
+    assert!(check_inputs(&fake::tokens(), &["text"]).is_ok());
+    assert_eq!(refused(&[]), r#"no input was sent; send "input_ids""#);
+    assert_eq!(refused(&["attention_mask"]), r#"input "input_ids" is missing; send it"#);
+    let error = refused(&["input_ids", "input_ids"]);
+    assert_eq!(error, r#"input "input_ids" is sent more than once; send it once"#);
+    let error = refused(&["ids"]);
+    assert!(error.contains(r#"has no input "ids"; its inputs are "input_ids", "att"#), "{error}");
+    let error = refused(&["text", "input_ids"]);
+    assert!(error.contains(r#"in place of all others; drop it, or drop "input_ids""#), "{error}");
+    assert!(check_inputs(&fake::info(), &["text"]).is_err(), "no tokenizer, no text");
+}
+
+#[test]
+fn sequences_have_any_length_but_one_length() {
+    let ids = ("input_ids", &[2i64, 3][..], &[1i64, 2, 3, 4, 5, 6][..]);
+    assert!(tokens(&[ids]).is_ok());
+    assert!(tokens(&[("input_ids", &[1, 5], &[0; 5])]).is_ok());
+    let error = tokens(&[("input_ids", &[1, 6], &[0; 6])]).unwrap_err();
+    assert!(error.contains("dimension 1 is 6, not 1 to 5; send [batch, 1..5] with"), "{error}");
+    assert!(tokens(&[("input_ids", &[1, 0], &[])]).unwrap_err().contains("dimension 1 is 0"));
+    let error = tokens(&[ids, ("attention_mask", &[1, 3], &[1; 3])]).unwrap_err();
+    let wanted =
+        r#"input "attention_mask" has a batch of 1, input "input_ids" one of 2; send the same"#;
+    assert_eq!(error, wanted);
+    let error = tokens(&[ids, ("attention_mask", &[2, 2], &[1; 4])]).unwrap_err();
+    assert!(
+        error.ends_with("[2, 2], input \"input_ids\" [2, 3]: dimension 1 must be the same"),
+        "{error}"
+    );
+}
+
+#[test]
+fn integers_without_a_meaning_are_refused_with_their_place() {
+    let error = tokens(&[("input_ids", &[2, 2], &[0, 29, 30, 1])]).unwrap_err();
+    assert_eq!(error, r#"input "input_ids" has 30 at index [1, 0] (element 2); send 0 to 29"#);
+    let error = tokens(&[("input_ids", &[1, 2], &[-1, 0])]).unwrap_err();
+    assert!(error.contains("has -1 at index [0, 0]"), "{error}");
+}
+
+#[test]
+fn token_ids_may_be_narrow() {
+    let raw: Vec<u8> = [5i32, 0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let stated = Stated { name: "input_ids", datatype: "INT32", shape: &[1, 2] };
+    let query = validate(&fake::tokens(), vec![(stated, Contents::Raw(raw.into()))]).unwrap();
+    let wanted = ("input_ids".to_string(), HostTensor::from_i64(vec![1, 2], &[5, 0]));
+    assert_eq!(query, Query::Tensors(vec![wanted]));
+    let stated = Stated { datatype: "INT16", ..stated };
+    let error = validate(&fake::tokens(), vec![(stated, Contents::Raw(Bytes::new()))]).unwrap_err();
+    assert!(error.to_string().ends_with(r#"datatype "INT16"; send INT64 or INT32"#), "{error}");
 }
 
 #[test]
@@ -126,6 +190,30 @@ fn text_from_clients_stays_short_and_on_one_line() {
 
 proptest! {
     #[test]
+    fn no_tokens_or_texts_panic(
+        name in "input_ids|attention_mask|text",
+        datatype in "INT64|INT32|BYTES",
+        shape in proptest::collection::vec(-1i64..7, 0..4),
+        bytes in proptest::collection::vec(any::<u8>(), 0..128),
+        typed in proptest::collection::vec(-2i64..40, 0..32),
+    ) {
+        let bytes = Bytes::from(bytes);
+        let all = [
+            Contents::Raw(bytes.clone()), Contents::Integers(typed), Contents::Texts(vec![bytes]),
+        ];
+        for contents in all {
+            let stated = Stated { name: &name, datatype: &datatype, shape: &shape };
+            match validate(&fake::tokens(), vec![(stated, contents)]) {
+                Ok(Query::Tensors(t)) => {
+                    prop_assert!(t[0].1.to_i64().unwrap().iter().all(|v| (0..30).contains(v)));
+                }
+                Ok(Query::Texts(texts)) => prop_assert_eq!(texts.len() as i64, shape[0]),
+                Err(e) => prop_assert!(!e.to_string().contains('\n')),
+            }
+        }
+    }
+
+    #[test]
     fn no_statement_panics(
         name in "input|.*",
         datatype in "FP32|.*",
@@ -136,10 +224,13 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..128),
         typed in proptest::collection::vec(any::<f32>(), 0..32),
     ) {
-        for contents in [Contents::Raw(Bytes::from(bytes)), Contents::Values(typed)] {
+        for contents in [Contents::Raw(Bytes::from(bytes.clone())), Contents::Floats(typed)] {
             let stated = Stated { name: &name, datatype: &datatype, shape: &shape };
-            match validate(&fake::info(), stated, contents) {
-                Ok(t) => prop_assert!(t.to_f32().unwrap().iter().all(|v| v.is_finite())),
+            match validate(&fake::info(), vec![(stated, contents)]) {
+                Ok(Query::Tensors(t)) => {
+                    prop_assert!(t[0].1.to_f32().unwrap().iter().all(|v| v.is_finite()));
+                }
+                Ok(Query::Texts(_)) => prop_assert!(false, "no tokenizer, no text"),
                 Err(e) => prop_assert!(!e.to_string().contains('\n')),
             }
         }

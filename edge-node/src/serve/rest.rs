@@ -13,13 +13,14 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use cleave_shared::model::Port;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     InferError, ModelInfo, Predictor, SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION,
     error::http_error,
-    request::{INPUT_DTYPE, check_model, shown},
+    request::{TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
     rest_body::{self, HEADER_LENGTH},
 };
 
@@ -113,17 +114,18 @@ async fn model<P: Predictor>(
 }
 
 fn metadata(info: &ModelInfo) -> Value {
-    let tensor = |name: &str, shape: &[usize]| {
-        let shape: Vec<Value> =
-            std::iter::once((-1).into()).chain(shape.iter().map(|&d| d.into())).collect();
-        json!({ "name": name, "datatype": INPUT_DTYPE.name(), "shape": shape })
+    let tensor = |port: &Port| {
+        let (name, datatype) = (&port.name, port.dtype.name());
+        json!({ "name": name, "datatype": datatype, "shape": metadata_shape(port) })
     };
+    let text = json!({ "name": TEXT, "datatype": TEXT_DTYPE, "shape": [-1] });
+    let inputs = info.inputs.iter().map(tensor).chain(info.takes_text.then_some(text));
     json!({
         "name": info.name,
         "versions": [info.version],
         "platform": info.platform,
-        "inputs": [tensor(&info.input_name, &info.input_shape)],
-        "outputs": [tensor(&info.output_name, &info.output_shape)],
+        "inputs": inputs.collect::<Vec<_>>(),
+        "outputs": info.outputs.iter().map(tensor).collect::<Vec<_>>(),
     })
 }
 
@@ -139,8 +141,8 @@ async fn infer<P: Predictor>(
     let json_length = request.headers().get(&HEADER_LENGTH).cloned();
     let body = read_body(request, shared.max_body_bytes).await?;
     let parsed = rest_body::parse(&info, body, json_length.as_ref())?;
-    let prediction = shared.predictor.predict(parsed.input).await?;
-    rest_body::respond(&info, parsed.id, &prediction, parsed.binary_output)
+    let prediction = shared.predictor.predict(parsed.query).await?;
+    rest_body::respond(&info, parsed.id, &prediction, &parsed.outputs)
 }
 
 /// Refuses what the headers alone show to be unacceptable.

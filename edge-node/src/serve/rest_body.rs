@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    InferError, ModelInfo, Prediction,
+    InferError, ModelInfo, Prediction, Query,
     request::{self, Contents, Stated, clip},
 };
 
@@ -60,10 +60,18 @@ struct Output {
 /// A request that passed every check, and how its answer should look.
 #[derive(Debug)]
 pub struct Parsed {
-    pub input: HostTensor,
+    pub query: Query,
     pub id: Option<String>,
-    /// Whether the output goes after the JSON as raw bytes.
-    pub binary_output: bool,
+    pub outputs: Vec<Wanted>,
+}
+
+/// An output that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its place in [`ModelInfo::outputs`].
+    pub place: usize,
+    /// Whether it goes after the JSON as raw bytes.
+    pub binary: bool,
 }
 
 /// Reads and checks one body; `json_length` is the value of [`HEADER_LENGTH`].
@@ -75,20 +83,34 @@ pub fn parse(
     let (json, binary) = split(body, json_length)?;
     let body: Body<'_> = serde_json::from_slice(&json)
         .map_err(|e| bad(format!("the JSON of the request: {}", clip(&e.to_string()))))?;
+    let outputs = wanted(info, &body)?;
+    let names: Vec<&str> = body.inputs.iter().map(|i| i.name.as_ref()).collect();
+    request::check_inputs(info, &names)?;
+    let contents = contents(&body.inputs, binary)?;
+    let stated = body.inputs.iter().map(|i| Stated {
+        name: &i.name,
+        datatype: &i.datatype,
+        shape: &i.shape,
+    });
+    let query = request::validate(info, stated.zip(contents).collect())?;
+    Ok(Parsed { query, id: body.id, outputs })
+}
 
-    let outputs = body.outputs.unwrap_or_default();
-    request::check_outputs(info, outputs.iter().map(|o| o.name.as_str()))?;
-    let mut binary_output = flag(body.parameters.as_ref(), "binary_data_output")?.unwrap_or(false);
-    for parameters in outputs.iter().filter_map(|o| o.parameters.as_ref()) {
-        request::check_parameters("the requested output", parameters.keys().map(String::as_str))?;
-        binary_output = flag(Some(parameters), "binary_data")?.unwrap_or(binary_output);
-    }
-
-    let input = request::only_input(info, body.inputs, |i| &i.name)?;
-    let contents = contents(&input, binary)?;
-    let stated = Stated { name: &input.name, datatype: &input.datatype, shape: &input.shape };
-    let input = request::validate(info, stated, contents)?;
-    Ok(Parsed { input, id: body.id, binary_output })
+/// The outputs that the request names, or all; each may say how it wants to be sent.
+fn wanted(info: &ModelInfo, body: &Body<'_>) -> Result<Vec<Wanted>, InferError> {
+    let named = body.outputs.as_deref().unwrap_or_default();
+    let places = request::check_outputs(info, named.iter().map(|o| o.name.as_str()))?;
+    let usual = flag(body.parameters.as_ref(), "binary_data_output")?.unwrap_or(false);
+    let binary = |i: usize| match named.get(i).and_then(|o| o.parameters.as_ref()) {
+        None => Ok(usual),
+        Some(parameters) => {
+            let keys = parameters.keys().map(String::as_str);
+            request::check_parameters("the requested output", keys)?;
+            Ok(flag(Some(parameters), "binary_data")?.unwrap_or(usual))
+        }
+    };
+    let places = places.into_iter().enumerate();
+    places.map(|(i, place)| Ok(Wanted { place, binary: binary(i)? })).collect()
 }
 
 /// The JSON and the raw bytes after it; neither is copied.
@@ -110,35 +132,60 @@ fn split(mut body: Bytes, json_length: Option<&HeaderValue>) -> Result<(Bytes, B
     Ok((body, binary))
 }
 
-/// Where the values of the input are: in its `data`, or after the JSON.
-fn contents<'a>(input: &Input<'a>, mut binary: Bytes) -> Result<Contents<'a>, InferError> {
-    let name = request::shown(&input.name);
-    if let Some(parameters) = &input.parameters {
-        request::check_parameters(&format!("input {name}"), parameters.keys().map(String::as_str))?;
-    }
-    let size = match input.parameters.as_ref().and_then(|p| p.get("binary_data_size")) {
-        None => None,
-        Some(value) => Some(value.as_u64().ok_or_else(|| {
-            bad(format!("input {name}: binary_data_size is not a number of bytes"))
-        })?),
-    };
+/// Where the values of each input are: in its `data`, or after the JSON, one behind the other.
+fn contents<'a>(inputs: &[Input<'a>], mut binary: Bytes) -> Result<Vec<Contents<'a>>, InferError> {
+    let sizes = inputs.iter().map(binary_size).collect::<Result<Vec<_>, _>>()?;
     let found = binary.len();
-    match (input.data, size) {
-        (Some(_), Some(_)) => {
-            Err(bad(format!("input {name} has both data and binary_data_size; send one of them")))
+    let mut total = Some(0u64);
+    for (input, size) in inputs.iter().zip(&sizes) {
+        let name = request::shown(&input.name);
+        match (input.data, size) {
+            (Some(_), Some(_)) => {
+                return Err(bad(format!(
+                    "input {name} has both data and binary_data_size; send one of them"
+                )));
+            }
+            (None, None) => {
+                return Err(bad(format!("input {name} has no contents; send data or binary data")));
+            }
+            (_, size) => total = total.and_then(|t| t.checked_add(size.unwrap_or(0))),
         }
-        (None, None) => Err(bad(format!("input {name} has no contents; send data or binary data"))),
-        (Some(data), None) if found == 0 => Ok(Contents::Json(data)),
-        (Some(_), None) => Err(bad(format!(
-            "{found} bytes follow the JSON, but input {name} has data and no binary_data_size"
-        ))),
-        (None, Some(size)) if usize::try_from(size) == Ok(found) => {
-            Ok(Contents::Raw(binary.split_to(found)))
-        }
-        (None, Some(size)) => Err(bad(format!(
-            "input {name} has binary_data_size {size}, but {found} bytes follow the JSON; \
+    }
+    if sizes.iter().all(Option::is_none) && found > 0 {
+        return Err(bad(format!(
+            "{found} bytes follow the JSON, but no input has a binary_data_size"
+        )));
+    }
+    if total.and_then(|t| usize::try_from(t).ok()) != Some(found) {
+        let whose = match inputs {
+            [one] => format!("input {} has", request::shown(&one.name)),
+            _ => "the inputs together have".into(),
+        };
+        let total = total.unwrap_or(u64::MAX);
+        return Err(bad(format!(
+            "{whose} binary_data_size {total}, but {found} bytes follow the JSON; \
              is Inference-Header-Content-Length set and the body complete?"
-        ))),
+        )));
+    }
+    let take = |(input, size): (&Input<'a>, Option<u64>)| match (input.data, size) {
+        (Some(data), _) => Contents::Json(data),
+        // The sum of the sizes is the length of what is there.
+        (None, size) => Contents::Raw(binary.split_to(size.unwrap_or(0) as usize)),
+    };
+    Ok(inputs.iter().zip(sizes).map(take).collect())
+}
+
+/// How many bytes of this input follow the JSON, if it says so.
+fn binary_size(input: &Input<'_>) -> Result<Option<u64>, InferError> {
+    let Some(parameters) = &input.parameters else { return Ok(None) };
+    let name = request::shown(&input.name);
+    request::check_parameters(&format!("input {name}"), parameters.keys().map(String::as_str))?;
+    match parameters.get("binary_data_size") {
+        None => Ok(None),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| bad(format!("input {name}: binary_data_size is not a number of bytes"))),
     }
 }
 
@@ -158,7 +205,7 @@ struct Reply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     parameters: Parameters,
-    outputs: [ReplyOutput<'a>; 1],
+    outputs: Vec<ReplyOutput<'a>>,
 }
 
 #[derive(Serialize)]
@@ -179,40 +226,43 @@ enum Numbers {
     Integers(Vec<i64>),
 }
 
-/// The answer to a request: JSON, or JSON and the raw bytes of the output.
+/// The answer to a request: JSON, and behind it the raw bytes of those outputs that want it.
 pub fn respond(
     info: &ModelInfo,
     id: Option<String>,
     prediction: &Prediction,
-    binary: bool,
+    wanted: &[Wanted],
 ) -> Result<Response, InferError> {
-    let output = &prediction.output;
     let mut parameters = Parameters::new();
     parameters.insert("split_point".into(), prediction.split_point.into());
     parameters.extend(prediction.timing.parameters().map(|(k, ms)| (k.to_string(), ms.into())));
-    let mut of_output = Parameters::new();
-    if binary {
-        of_output.insert("binary_data_size".into(), output.data().len().into());
-    }
-    let reply = Reply {
-        model_name: &info.name,
-        model_version: &info.version,
-        id,
-        parameters,
-        outputs: [ReplyOutput {
-            name: &info.output_name,
+    let mut outputs = Vec::with_capacity(wanted.len());
+    let mut binary: Option<Vec<u8>> = None;
+    for Wanted { place, binary: raw } in wanted {
+        let Some((name, output)) = prediction.outputs.get(*place) else {
+            return Err(InferError::Internal("the model gave too few outputs".into()));
+        };
+        let mut parameters = Parameters::new();
+        if *raw {
+            parameters.insert("binary_data_size".into(), output.data().len().into());
+            binary.get_or_insert_default().extend_from_slice(output.data());
+        }
+        outputs.push(ReplyOutput {
+            name,
             datatype: output.dtype().name(),
             shape: output.shape(),
-            parameters: of_output,
-            data: if binary { None } else { Some(numbers(output)?) },
-        }],
-    };
-    if !binary {
-        return Ok(Json(reply).into_response());
+            parameters,
+            data: if *raw { None } else { Some(numbers(output)?) },
+        });
     }
+    let (model_name, model_version) = (&info.name, &info.version);
+    let reply = Reply { model_name, model_version, id, parameters, outputs };
+    let Some(binary) = binary else {
+        return Ok(Json(reply).into_response());
+    };
     let mut body = serde_json::to_vec(&reply).map_err(|e| internal(e.to_string()))?;
     let length = HeaderValue::from(body.len());
-    body.extend_from_slice(output.data());
+    body.extend_from_slice(&binary);
     let kind = HeaderValue::from_static("application/octet-stream");
     Ok(([(HEADER_LENGTH, length), (header::CONTENT_TYPE, kind)], body).into_response())
 }

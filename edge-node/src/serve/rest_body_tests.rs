@@ -20,13 +20,26 @@ fn input(extra: Value) -> Value {
     input
 }
 
+fn only(parsed: &Parsed) -> &HostTensor {
+    match &parsed.query {
+        Query::Tensors(inputs) if inputs.len() == 1 => &inputs[0].1,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether the only output is wanted as raw bytes.
+fn binary(parsed: &Parsed) -> bool {
+    assert_eq!(parsed.outputs.len(), 1);
+    parsed.outputs[0].binary
+}
+
 #[test]
 fn data_and_binary_data_mean_the_same() {
     let tensor = HostTensor::from_f32(vec![1, 2, 3], &[1., 2., 3., 4., 5., 6.]);
     let body = json!({"id": "7", "inputs": [input(json!({"data": [[[1, 2, 3], [4, 5, 6]]]}))]});
     let parsed = parse(&fake::info(), body.to_string().into(), None).unwrap();
-    assert_eq!((&parsed.input, parsed.id.as_deref()), (&tensor, Some("7")));
-    assert!(!parsed.binary_output);
+    assert_eq!((only(&parsed), parsed.id.as_deref()), (&tensor, Some("7")));
+    assert!(!binary(&parsed));
 
     let body = json!({
         "inputs": [input(json!({"parameters": {"binary_data_size": 24}}))],
@@ -36,10 +49,10 @@ fn data_and_binary_data_mean_the_same() {
     let length = HeaderValue::from(body.len());
     let body = Bytes::from([body.as_bytes(), tensor.data()].concat());
     let parsed = parse(&fake::info(), body.clone(), Some(&length)).unwrap();
-    assert_eq!(parsed.input, tensor);
-    assert!(parsed.binary_output);
+    assert_eq!(only(&parsed), &tensor);
+    assert!(binary(&parsed));
     let tail = body.slice(body.len() - 24..);
-    assert_eq!(parsed.input.data().as_ptr(), tail.as_ptr(), "binary data is not copied");
+    assert_eq!(only(&parsed).data().as_ptr(), tail.as_ptr(), "binary data is not copied");
 }
 
 #[test]
@@ -48,10 +61,10 @@ fn an_output_overrides_the_request_on_binary_data() {
         "parameters": {"binary_data_output": true},
         "inputs": [input(json!({"data": [0, 0, 0, 0, 0, 0]}))],
     });
-    assert!(parse(&fake::info(), body.to_string().into(), None).unwrap().binary_output);
+    assert!(binary(&parse(&fake::info(), body.to_string().into(), None).unwrap()));
     let mut body = body;
     body["outputs"] = json!([{"name": "logits", "parameters": {"binary_data": false}}]);
-    assert!(!parse(&fake::info(), body.to_string().into(), None).unwrap().binary_output);
+    assert!(!binary(&parse(&fake::info(), body.to_string().into(), None).unwrap()));
 }
 
 #[test]
@@ -95,6 +108,69 @@ fn bodies_are_refused_with_the_reason() {
 }
 
 #[test]
+fn several_inputs_share_the_bytes_behind_the_json() {
+    let input = |name: &str, extra: Value| {
+        let mut input = json!({"name": name, "datatype": "INT64", "shape": [1, 2]});
+        input.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        input
+    };
+    let integers = |name: &str, v: [i64; 2]| (name.into(), HostTensor::from_i64(vec![1, 2], &v));
+    let size = || json!({"parameters": {"binary_data_size": 16}});
+    let json = json!({
+        "inputs": [input("token_type_ids", size()), input("attention_mask", json!({"data": [[1, 0]]})),
+                   input("input_ids", size())],
+        "outputs": [{"name": "pooled", "parameters": {"binary_data": true}}, {"name": "states"}],
+    })
+    .to_string();
+    let tail: Vec<u8> = [0i64, 1, 29, 7].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let length = HeaderValue::from(json.len());
+    let body = Bytes::from([json.as_bytes(), &tail].concat());
+    let parsed = parse(&fake::tokens(), body.clone(), Some(&length)).unwrap();
+    let wanted = Query::Tensors(vec![
+        integers("input_ids", [29, 7]),
+        integers("attention_mask", [1, 0]),
+        integers("token_type_ids", [0, 1]),
+    ]);
+    assert_eq!(parsed.query, wanted);
+    let outputs = [Wanted { place: 1, binary: true }, Wanted { place: 0, binary: false }];
+    assert_eq!(parsed.outputs, outputs);
+    let error = parse(&fake::tokens(), body.slice(..body.len() - 1), Some(&length)).unwrap_err();
+    assert!(error.to_string().starts_with("the inputs together have binary_data_size 32, but 31"));
+}
+
+#[tokio::test]
+async fn several_outputs_are_answered_each_in_its_form() {
+    let tensor = |values: &[f32]| HostTensor::from_f32(vec![1, values.len()], values);
+    let outputs = vec![("states".into(), tensor(&[1.5])), ("pooled".into(), tensor(&[2.0, 3.0]))];
+    let prediction = Prediction { outputs, timing: Default::default(), split_point: 0 };
+    let wanted = [Wanted { place: 1, binary: true }, Wanted { place: 0, binary: false }];
+    let response = respond(&fake::tokens(), None, &prediction, &wanted).unwrap();
+    let length: usize = response.headers()[&HEADER_LENGTH].to_str().unwrap().parse().unwrap();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let reply: Value = serde_json::from_slice(&body[..length]).unwrap();
+    let expected = json!([
+        {"name": "pooled", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}},
+        {"name": "states", "datatype": "FP32", "shape": [1, 1], "data": [1.5]},
+    ]);
+    assert_eq!(reply["outputs"], expected);
+    assert_eq!(&body[length..], tensor(&[2.0, 3.0]).data());
+}
+
+#[test]
+fn texts_are_a_list_of_strings() {
+    let body = |data: Value| {
+        let input = json!({"name": "text", "datatype": "BYTES", "shape": [2], "data": data});
+        parse(&fake::tokens(), json!({"inputs": [input]}).to_string().into(), None)
+    };
+    let wanted = Query::Texts(vec!["a\u{e9}".into(), String::new()]);
+    assert_eq!(body(json!(["a\u{e9}", ""])).unwrap().query, wanted);
+    let error = body(json!(["a"])).unwrap_err().to_string();
+    assert_eq!(error, r#"input "text" has 1 texts, shape [2] needs 2"#);
+    let error = body(json!([1, 2])).unwrap_err().to_string();
+    assert!(error.ends_with("send a list of strings"), "{error}");
+}
+
+#[test]
 fn the_length_of_the_json_must_fit_the_body() {
     let body = json!({"inputs": [input(json!({"parameters": {"binary_data_size": 24}}))]});
     let json = body.to_string();
@@ -113,11 +189,16 @@ fn the_length_of_the_json_must_fit_the_body() {
 
 #[test]
 fn an_output_that_json_cannot_say_is_an_error() {
-    let answer = |output| Prediction { output, timing: Default::default(), split_point: 0 };
+    let answer = |output| Prediction {
+        outputs: vec![("logits".into(), output)],
+        timing: Default::default(),
+        split_point: 0,
+    };
+    let one = |binary| [Wanted { place: 0, binary }];
     let nan = answer(HostTensor::from_f32(vec![1, 2], &[0.0, f32::NAN]));
-    let error = respond(&fake::info(), None, &nan, false).unwrap_err();
+    let error = respond(&fake::info(), None, &nan, &one(false)).unwrap_err();
     assert!(error.to_string().contains("element 1 is NaN"), "{error}");
-    assert!(respond(&fake::info(), None, &nan, true).is_ok());
+    assert!(respond(&fake::info(), None, &nan, &one(true)).is_ok());
 }
 
 /// Any JSON, with the protocol's own words likely enough to reach the deeper checks.

@@ -22,6 +22,7 @@ use crate::{
     link::Profile,
     model::{LenetSpec, LossKind, ModelSpec, OptimizerSpec, named},
     telemetry::LogFormat,
+    text::Tokenizer,
 };
 
 /// Everything a node can be told.
@@ -53,6 +54,16 @@ pub struct Config {
 pub struct WeightsConfig {
     /// safetensors of the whole model; without it, random weights of `seed`.
     pub file: Option<PathBuf>,
+    /// A `tokenizer.json`; see [`WeightsConfig::tokenizer_file`].
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl WeightsConfig {
+    /// The tokenizer of the model: the one named, or the one beside the weight file, if there is one.
+    pub fn tokenizer_file(&self) -> Option<PathBuf> {
+        let beside = || Tokenizer::beside(self.file.as_deref()?);
+        self.tokenizer.clone().or_else(beside)
+    }
 }
 
 /// Codecs by direction; both nodes must name the same.

@@ -9,6 +9,7 @@
 mod activation;
 mod alexnet;
 mod batch_norm;
+mod bert;
 mod blocks;
 mod conv;
 mod inspect;
@@ -35,6 +36,7 @@ mod weights;
 pub use self::{
     activation::{Activation, Value},
     alexnet::AlexnetSpec,
+    bert::{BertAct, BertHead, BertSpec},
     inspect::{CutInfo, Inspection, StageInfo, TensorInfo},
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,

@@ -3,8 +3,8 @@
 //! A name stands for a whole [`ModelSpec`] wherever a model is named, and means the same everywhere.
 
 use super::{
-    AlexnetSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelSpec,
-    ResnetBlock, ResnetSpec, RnnSpec, VggSpec,
+    AlexnetSpec, BertAct, BertHead, BertSpec, Cell, LenetSpec, LinearRegressionSpec, MlpSpec,
+    MobilenetV2Spec, ModelSpec, ResnetBlock, ResnetSpec, RnnSpec, VggSpec,
 };
 
 impl ModelSpec {
@@ -20,6 +20,7 @@ impl ModelSpec {
         "linear-regression",
         "lstm",
         "gru",
+        "bert",
     ];
 
     /// The model with this name; none if there is no such name.
@@ -60,6 +61,20 @@ impl ModelSpec {
             }),
             "lstm" => Self::Rnn(RnnSpec::of_bytes(Cell::Lstm)),
             "gru" => Self::Rnn(RnnSpec::of_bytes(Cell::Gru)),
+            // bert-base-uncased, with the two classes that Hugging Face gives a new classifier.
+            "bert" => Self::Bert(BertSpec {
+                vocab_size: 30_522,
+                hidden_size: 768,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                intermediate_size: 3072,
+                max_position_embeddings: 512,
+                type_vocab_size: 2,
+                layer_norm_eps: 1e-12,
+                hidden_act: BertAct::Gelu,
+                head: BertHead::Classify,
+                classes: Some(2),
+            }),
             _ => return None,
         })
     }

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AlexnetSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec, ModelError,
-    Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage,
+    AlexnetSpec, BertSpec, Block, LenetSpec, LinearRegressionSpec, MlpSpec, MobilenetV2Spec,
+    ModelError, Params, Port, ResnetSpec, RnnSpec, Stage, VggSpec, Weights, stage::BlockStage,
 };
 
 type Build =
@@ -90,6 +90,7 @@ macro_rules! families {
 }
 
 families! {
+    Bert(BertSpec) = "bert",
     Lenet(LenetSpec) = "lenet",
     LinearRegression(LinearRegressionSpec) = "linear-regression",
     Mlp(MlpSpec) = "mlp",

@@ -147,11 +147,19 @@ impl WeightFile {
         self.shards[entry.shard].data.slice(entry.begin..entry.end)
     }
 
+    /// Files that were converted from TensorFlow, the first BERTs among them, say gamma and beta.
+    fn find_old(&self, name: &str) -> Option<&Entry> {
+        let old =
+            |new: &str, old: &str| Some(format!("{}LayerNorm.{old}", name.strip_suffix(new)?));
+        let old = old("LayerNorm.weight", "gamma").or_else(|| old("LayerNorm.bias", "beta"))?;
+        self.tensors.get(&old)
+    }
+
     fn find(&self, name: &str, prefixes: &[&str]) -> Option<&Entry> {
         let longer = prefixes.iter().map(|p| format!("{p}{name}"));
         let shorter = prefixes.iter().filter_map(|p| name.strip_prefix(p)).map(str::to_string);
         let names = std::iter::once(name.to_string()).chain(longer).chain(shorter);
-        names.into_iter().find_map(|n| self.tensors.get(&n))
+        names.into_iter().find_map(|n| self.tensors.get(&n).or_else(|| self.find_old(&n)))
     }
 }
 
