@@ -38,6 +38,9 @@ enum Command {
         /// As JSON: an object whose `stages` and `cuts` are lists
         #[arg(long)]
         json: bool,
+        /// Only prints the names that --model knows
+        #[arg(long, conflicts_with = "json")]
+        list: bool,
     },
     /// Puts the simulated link in front of any program: a TCP proxy
     Link(LinkArgs),
@@ -93,7 +96,11 @@ pub fn main() -> ExitCode {
             return ended(link::link(args));
         }
         Command::Trace(args) => return ended(link::trace(&args)),
-        Command::Inspect { json } => return ended(inspect_named(&cli.config, json)),
+        Command::Inspect { list: true, .. } => {
+            println!("{}", ModelSpec::BUILTIN.join("\n"));
+            return ExitCode::SUCCESS;
+        }
+        Command::Inspect { json, .. } => return ended(inspect_named(&cli.config, json)),
         Command::Node(command) => command,
     };
     match cli.config.load() {

@@ -29,7 +29,7 @@ struct Input {
 impl Feed {
     /// Matches inputs and target. A model with one input takes the set's first of that dtype, whatever
     /// its name; a flat sample fits any shape with as many values. A model with several takes them by
-    /// name.
+    /// name, and does without optional ones that the set lacks.
     pub fn new(
         spec: &ModelSpec,
         loss: LossKind,
@@ -45,6 +45,9 @@ impl Feed {
                 1 => offered.iter().find(|o| o.dtype == port.dtype),
                 _ => offered.iter().find(|o| o.dtype == port.dtype && o.name == port.name),
             };
+            if found.is_none() && port.optional {
+                continue;
+            }
             let found = found.ok_or_else(|| {
                 unfit(format!(
                     "the model reads {}, a sample has {}",
