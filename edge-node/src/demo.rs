@@ -98,10 +98,9 @@ async fn train_and_ask(config: &Config, edge: &str) -> Result<(), String> {
 pub fn summary(outcome: &Outcome) -> String {
     let Outcome { run, steps, elapsed, uplink_bytes, downlink_bytes, .. } = outcome;
     let seconds = elapsed.as_secs_f64();
-    let accuracy =
-        outcome.validation_accuracy.map_or("none".into(), |a| format!("{:.2} %", a * 100.0));
+    let score = outcome.validated.map_or("none".into(), |v| v.score.to_string());
     format!(
-        "trained {run}: {steps} steps in {seconds:.1} s, {} up, {} down; validation accuracy {accuracy}",
+        "trained {run}: {steps} steps in {seconds:.1} s, {} up, {} down; validation {score}",
         HumanBytes(*uplink_bytes),
         HumanBytes(*downlink_bytes)
     )

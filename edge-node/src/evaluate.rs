@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use cleave_shared::{
     config::Config,
-    data::{Dataset, Part, Split, gather},
+    data::{Batch, Feed, Part, Target},
     model::loss::argmax,
     tensor::{DType, HostTensor},
+    wire::NamedTensors,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -64,38 +65,43 @@ impl EdgeClient {
     /// Sends every held-out sample on its own, one after the other, and checks the answers.
     pub async fn evaluate(&mut self, config: &Config) -> Result<Evaluation, String> {
         let dataset = config.data.open().map_err(|e| e.to_string())?;
-        let split = Split::new(dataset.len(), config.seed);
+        let split = dataset.split(config.seed);
+        let feed = Feed::new(&config.model, config.train.loss, dataset)
+            .map_err(|e| format!("data: {e}"))?;
+        if !matches!(feed.dataset().target(), Target::Classes { .. }) {
+            return Err("evaluate counts right classes, which these data have not; edge-node \
+                        validate measures a run on any data"
+                .into());
+        }
+        let names: Vec<String> = config.model.inputs().into_iter().map(|p| p.name).collect();
         let test = split.indices(Part::Test);
         let mut latency = LatencyTable::default();
         let (mut correct, mut split_point) = (0, 0);
         let begin = Instant::now();
         for &index in test {
             let sent = Instant::now();
-            let (logits, timing, split) = self.infer(dataset.as_ref(), index).await?;
+            let Batch { inputs, labels } = feed.batch(&[index]);
+            let label = labels.to_i64().map_err(|e| e.to_string())?;
+            let (logits, timing, split) = self.infer(as_clients_name(&names, inputs)).await?;
             latency.add(&timing, sent.elapsed().as_secs_f64() * 1e3);
             split_point = split;
-            correct += usize::from(argmax(&logits) as i64 == dataset.label(index));
+            correct += usize::from(label == [argmax(&logits) as i64]);
         }
         let elapsed = begin.elapsed();
         Ok(Evaluation { correct, samples: test.len(), split_point, latency, elapsed })
     }
 
-    async fn infer(
-        &mut self,
-        dataset: &dyn Dataset,
-        index: usize,
-    ) -> Result<(Vec<f32>, Timing, u64), String> {
-        let (_, input) = gather(dataset, &[index]).inputs.remove(0);
-        let tensor = InferInputTensor {
-            name: "input".into(),
-            datatype: "FP32".into(),
-            shape: input.shape().iter().map(|&d| d as i64).collect(),
+    async fn infer(&mut self, inputs: NamedTensors) -> Result<(Vec<f32>, Timing, u64), String> {
+        let described = inputs.iter().map(|(name, tensor)| InferInputTensor {
+            name: name.clone(),
+            datatype: tensor.dtype().name().into(),
+            shape: tensor.shape().iter().map(|&d| d as i64).collect(),
             ..Default::default()
-        };
+        });
         let request = ModelInferRequest {
             model_name: self.model.clone(),
-            inputs: vec![tensor],
-            raw_input_contents: vec![input.into_data()],
+            inputs: described.collect(),
+            raw_input_contents: inputs.into_iter().map(|(_, t)| t.into_data()).collect(),
             ..Default::default()
         };
         let reply = self.client.model_infer(request).await.map_err(|s| self.explain(&s))?;
@@ -107,6 +113,14 @@ impl EdgeClient {
     fn explain(&self, status: &tonic::Status) -> String {
         format!("the edge at {} answered: {}", self.address, status.message())
     }
+}
+
+/// The only input of a model has another name inside; several have one name.
+fn as_clients_name(names: &[String], mut inputs: NamedTensors) -> NamedTensors {
+    if let ([name], [(inside, _)]) = (names, &mut inputs[..]) {
+        inside.clone_from(name);
+    }
+    inputs
 }
 
 fn logits(reply: ModelInferResponse) -> Result<Vec<f32>, String> {

@@ -3,9 +3,11 @@
 //! An inference request walks [`serve`] (Open Inference Protocol) → [`predict`] (head, on a compute
 //! thread) → [`cloud`] (the split protocol, across the simulated link) and the same way back. What
 //! is being served is a [`deploy::Deployment`], swapped whole when the configuration or the
-//! deployed weights change ([`reconfigure`]). [`train`] is split training, [`evaluate`] a client
-//! that measures a running edge, [`optimize`] makes models smaller and measures them, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the picture of how the
-//! layers are put together.
+//! deployed weights change ([`reconfigure`]). The way of a model is in five steps over the folder of a
+//! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
+//! [`optimize`] makes models smaller and measures them, [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
+//! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
+//! picture of how the layers are put together.
 
 pub mod cli;
 pub mod cloud;
@@ -13,13 +15,18 @@ pub mod demo;
 pub mod deploy;
 pub mod evaluate;
 pub mod generate;
+pub mod inspect;
 pub mod link;
 pub mod optimize;
 mod ports;
 pub mod predict;
+pub mod prepare;
 pub mod proto;
 pub mod reconfigure;
 pub mod report;
 pub mod serve;
+pub mod split_model;
 pub mod stack;
 pub mod train;
+pub mod tune;
+pub mod validate;

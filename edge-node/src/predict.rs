@@ -62,7 +62,7 @@ impl SplitPredictor {
         let job = move || {
             let begin = Instant::now();
             let inputs = match query {
-                Query::Tensors(inputs) => inputs,
+                Query::Tensors(inputs) => deployed.normalise(inputs),
                 Query::Texts(texts) => ports::tokens(&spec, tokenizer.as_ref(), &texts)?,
             };
             let output_bytes = ports::output_bytes(&spec, &inputs);

@@ -1,17 +1,21 @@
 //! Makes deployments: brings the weights where they are needed, agrees with the cloud, builds.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
+    data::Normalisation,
     model::{ModelSpec, Segment, WeightFormat},
     wire::{PROTOCOL_VERSION, v1::Agreement},
 };
 
 use super::{Deployment, Pointer, Target};
-use crate::cloud::{CloudClient, explain};
+use crate::{
+    cloud::{CloudClient, explain},
+    train::RunRecord,
+};
 
 /// Handshakes to learn the offset of the cloud's clock from; see `cloud::clock`.
 const CLOCK_SAMPLES: usize = 5;
@@ -20,6 +24,7 @@ const CLOCK_SAMPLES: usize = 5;
 pub struct Deployer {
     spec: ModelSpec,
     format: WeightFormat,
+    runs: PathBuf,
     codecs: [String; 2],
     library: Arc<Library>,
     pool: ComputePool,
@@ -35,6 +40,7 @@ impl Deployer {
         Ok(Self {
             spec: config.model.clone(),
             format: config.quantize.weights,
+            runs: config.runs.dir.clone(),
             codecs: [config.codec.activation.clone(), config.codec.gradient.clone()],
             library: Arc::new(library),
             pool,
@@ -91,7 +97,17 @@ impl Deployer {
             self.library.store().pin(run, *step).map_err(|e| e.to_string())?;
         }
         let stages = self.spec.stage_count();
-        Ok(Deployment { target, stages, head: Arc::new(head), agreement })
+        let normalisation = self.normalisation(&target)?;
+        Ok(Deployment { target, stages, head: Arc::new(head), agreement, normalisation })
+    }
+
+    /// What was done to the data that these weights were trained on.
+    fn normalisation(&self, target: &Target) -> Result<Vec<Normalisation>, String> {
+        let WeightsId::Run { run, .. } = &target.weights else { return Ok(Vec::new()) };
+        match RunRecord::read(&self.runs, run)?.and_then(|record| record.prepared) {
+            Some(prepared) => Ok(prepared.manifest(&self.runs)?.normalisation),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Fetches weights of head stages that only the cloud holds.

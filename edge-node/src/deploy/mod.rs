@@ -5,12 +5,18 @@
 
 mod deployer;
 mod pointer;
+mod run;
 
 use std::sync::Arc;
 
-use cleave_shared::{checkpoint::WeightsId, model::Segment, wire::v1::Agreement};
+use cleave_shared::{
+    checkpoint::WeightsId,
+    data::Normalisation,
+    model::Segment,
+    wire::{NamedTensors, v1::Agreement},
+};
 
-pub use self::{deployer::Deployer, pointer::Pointer};
+pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
 
 /// What to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +34,28 @@ pub struct Deployment {
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
+    /// What was done to the inputs that these weights were trained on.
+    pub normalisation: Vec<Normalisation>,
 }
 
 impl Deployment {
     /// Whether the whole model runs here.
     pub fn is_whole(&self) -> bool {
         self.target.split == self.stages
+    }
+
+    /// Does to a request what was done to the samples that the weights were trained on.
+    pub fn normalise(&self, inputs: NamedTensors) -> NamedTensors {
+        let single = inputs.len() == 1;
+        let one = |(name, tensor)| {
+            let own = self.normalisation.iter().find(|n| single || n.input == name);
+            let tensor = match own {
+                Some(normalisation) => normalisation.apply(tensor),
+                None => tensor,
+            };
+            (name, tensor)
+        };
+        inputs.into_iter().map(one).collect()
     }
 
     /// The model version that clients see: `seed-7`, `file-9f86d081` or `<run>-<step>`.

@@ -12,6 +12,19 @@ use std::{
 use cleave_shared::checkpoint::write_atomic;
 use serde::{Deserialize, Serialize};
 
+use super::Score;
+
+/// What a validation found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Validated {
+    /// The last step of the epoch.
+    pub step: u64,
+    pub epoch: u64,
+    pub loss: f64,
+    #[serde(flatten)]
+    pub score: Score,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Line {
@@ -19,8 +32,9 @@ pub enum Line {
         step: u64,
         epoch: u64,
         loss: f32,
-        /// Share of the batch that was classified right before the update.
-        accuracy: f64,
+        /// Of the batch, before the update.
+        #[serde(flatten)]
+        score: Score,
         head_ms: f64,
         /// From sending the activation to having the gradient, without the tail's time.
         link_ms: f64,
@@ -30,19 +44,13 @@ pub enum Line {
         uplink_bytes: u64,
         downlink_bytes: u64,
     },
-    Validation {
-        /// The last step of the epoch.
-        step: u64,
-        epoch: u64,
-        loss: f64,
-        accuracy: f64,
-    },
+    Validation(Validated),
 }
 
 impl Line {
     fn step(&self) -> u64 {
         match self {
-            Line::Step { step, .. } | Line::Validation { step, .. } => *step,
+            Line::Step { step, .. } | Line::Validation(Validated { step, .. }) => *step,
         }
     }
 }
@@ -50,15 +58,15 @@ impl Line {
 pub struct Metrics {
     path: PathBuf,
     file: File,
-    /// Last epoch that was validated, and its accuracy.
-    validated: Option<(u64, f64)>,
+    /// Every epoch that was validated.
+    validated: Vec<Validated>,
 }
 
 impl Metrics {
     pub fn open(dir: &Path, step: u64) -> Result<Self, String> {
         let path = dir.join("metrics.jsonl");
         let file = append(&path)?;
-        let mut metrics = Self { path, file, validated: None };
+        let mut metrics = Self { path, file, validated: Vec::new() };
         metrics.rewind(step)?;
         Ok(metrics)
     }
@@ -68,20 +76,20 @@ impl Metrics {
         text.push(b'\n');
         // One write a line: a kill leaves whole lines, or one cut short that `rewind` drops.
         self.file.write_all(&text).map_err(|e| format!("{}: {e}", self.path.display()))?;
-        if let Line::Validation { epoch, accuracy, .. } = line {
-            self.validated = Some((*epoch, *accuracy));
+        if let Line::Validation(validated) = line {
+            self.validated.push(*validated);
         }
         Ok(())
     }
 
     /// Whether this epoch's validation is in the file.
     pub fn has_validated(&self, epoch: u64) -> bool {
-        self.validated.is_some_and(|(last, _)| last >= epoch)
+        self.validated.last().is_some_and(|last| last.epoch >= epoch)
     }
 
-    /// Accuracy of the last validation.
-    pub fn validation_accuracy(&self) -> Option<f64> {
-        self.validated.map(|(_, accuracy)| accuracy)
+    /// Every validation so far.
+    pub fn validated(&self) -> &[Validated] {
+        &self.validated
     }
 
     /// Drops the lines of steps after `step`.
@@ -90,12 +98,12 @@ impl Metrics {
         let lines = text.lines().filter_map(|l| serde_json::from_str::<Line>(l).ok());
         let kept: Vec<Line> = lines.filter(|l| l.step() <= step).collect();
         let mut bytes = Vec::with_capacity(text.len());
-        self.validated = None;
+        self.validated.clear();
         for line in &kept {
             bytes.extend(serde_json::to_vec(line).expect("plain data"));
             bytes.push(b'\n');
-            if let Line::Validation { epoch, accuracy, .. } = line {
-                self.validated = Some((*epoch, *accuracy));
+            if let Line::Validation(validated) = line {
+                self.validated.push(*validated);
             }
         }
         if bytes != text.as_bytes() {
@@ -120,7 +128,8 @@ mod tests {
     use super::*;
 
     fn validation(step: u64) -> Line {
-        Line::Validation { step, epoch: step / 10, loss: 0.5, accuracy: 0.9 }
+        let score = Score { accuracy: Some(0.9), ..Score::default() };
+        Line::Validation(Validated { step, epoch: step / 10, loss: 0.5, score })
     }
 
     #[test]

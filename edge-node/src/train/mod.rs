@@ -18,19 +18,17 @@ mod head;
 mod metrics;
 mod progress;
 mod run_dir;
+mod score;
 mod trainer;
 
-use cleave_shared::{
-    config::Config,
-    data::{Dataset, Part, Split},
-    link::Link,
-};
+use cleave_shared::{config::Config, data::Part, link::Link};
 
-pub use self::trainer::Outcome;
-use self::{
-    conversation::ConversationError,
-    run_dir::{RunDir, RunRecord},
-    trainer::Trainer,
+use self::{conversation::ConversationError, run_dir::RunDir, trainer::Trainer};
+pub use self::{
+    metrics::Validated,
+    run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
+    score::{Score, Tally},
+    trainer::Outcome,
 };
 use crate::{cloud::CloudClient, deploy::Pointer, stack};
 
@@ -43,21 +41,44 @@ pub struct Options {
     pub resume: bool,
     /// Leave what is deployed as it is.
     pub no_deploy: bool,
+    /// The run whose prepared data this one learns from; its own, if it has any, without it.
+    pub data_of: Option<String>,
 }
+
+/// What an observer says to a validation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    GoOn,
+    /// End the run here, with a checkpoint.
+    Stop,
+}
+
+/// Sees every validation of a run, those before it was resumed first. A run with an observer is quiet.
+pub type Observer = Box<dyn FnMut(&Validated) -> Verdict + Send>;
 
 /// Trains, and deploys the result; the error is one line.
 pub async fn train(config: &Config, options: &Options) -> Result<Outcome, String> {
-    let dataset = config.data.open().map_err(|e| e.to_string())?;
-    check_fit(config, dataset.as_ref())?;
-    let split = Split::new(dataset.len(), config.seed);
+    train_observed(config, options, None).await
+}
+
+/// [`train`], seen by `observer`.
+pub async fn train_observed(
+    config: &Config,
+    options: &Options,
+    observer: Option<Observer>,
+) -> Result<Outcome, String> {
+    let id = RunDir::choose(config, options)?;
+    let prepared = PreparedData::find(config, options.data_of.as_ref().unwrap_or(&id))?;
+    let record = RunRecord::new(config, prepared);
+    let feed = record.feed(config)?;
+    let split = feed.dataset().split(config.seed);
     if split.indices(Part::Train).is_empty() {
-        return Err(format!("data: {} samples are too few to train on", dataset.len()));
+        return Err(format!("data: {} samples are too few to train on", feed.dataset().len()));
     }
-    let record = RunRecord::new(config);
-    let dir = RunDir::open(config, &record, options)?;
+    let dir = RunDir::open(config, &record, id, options.resume)?;
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
-    let mut trainer = Trainer::new(config, dataset, &split, dir, client, link)?;
+    let mut trainer = Trainer::new(config, feed, &split, dir, client, link, observer)?;
     let outcome = trainer.run().await?;
     if !options.no_deploy {
         let spec_hash = config.model.hash();
@@ -65,18 +86,4 @@ pub async fn train(config: &Config, options: &Options) -> Result<Outcome, String
         pointer.write(&config.runs.dir).map_err(|e| e.to_string())?;
     }
     Ok(outcome)
-}
-
-/// Whether the model can read these samples.
-fn check_fit(config: &Config, dataset: &dyn Dataset) -> Result<(), String> {
-    let (sample, input) = (dataset.sample_shape().to_vec(), config.model.input_shape());
-    if sample != input {
-        let name = dataset.name();
-        return Err(format!("model.input is {input:?}, but a sample of {name} is {sample:?}"));
-    }
-    let (classes, outputs) = (dataset.classes(), config.model.output_shape()[0]);
-    if classes > outputs {
-        return Err(format!("model.classes is {outputs}, but the data has {classes} classes"));
-    }
-    Ok(())
 }

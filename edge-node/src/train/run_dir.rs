@@ -10,7 +10,7 @@ use std::{
 use cleave_shared::{
     checkpoint::{RunStore, check_run_id, write_atomic},
     config::Config,
-    data::DataSpec,
+    data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
     session::TrainingSpec,
 };
@@ -20,6 +20,42 @@ use super::Options;
 
 const RECORD: &str = "run.json";
 
+/// Which prepared data a run learns from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedData {
+    /// The run in whose folder they are.
+    pub run: String,
+    /// SHA-256 of their manifest.
+    pub sha256: String,
+}
+
+/// Where a run's prepared data are.
+pub fn data_folder(runs: &Path, run: &str) -> PathBuf {
+    runs.join("edge").join(run).join("data")
+}
+
+impl PreparedData {
+    /// What was prepared for this run, if anything was.
+    pub fn find(config: &Config, run: &str) -> Result<Option<Self>, String> {
+        let folder = data_folder(&config.runs.dir, run);
+        if !Prepared::is_in(&folder) {
+            return Ok(None);
+        }
+        let (_, sha256) = Prepared::manifest(&folder).map_err(|e| e.to_string())?;
+        Ok(Some(Self { run: run.into(), sha256 }))
+    }
+
+    /// The manifest, refused if it is not the one that the run learned from.
+    pub fn manifest(&self, runs: &Path) -> Result<Manifest, String> {
+        let folder = data_folder(runs, &self.run);
+        let (manifest, sha256) = Prepared::manifest(&folder).map_err(|e| e.to_string())?;
+        match sha256 == self.sha256 {
+            true => Ok(manifest),
+            false => Err(format!("{}: was prepared again since the run began", folder.display())),
+        }
+    }
+}
+
 /// What makes a run the run it is: all that its losses depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -27,6 +63,9 @@ pub struct RunRecord {
     pub split_point: usize,
     pub seed: u64,
     pub data: DataSpec,
+    /// The data as it was prepared, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PreparedData>,
     pub batch_size: usize,
     pub training: TrainingSpec,
     pub activation_codec: String,
@@ -34,17 +73,52 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, prepared: Option<PreparedData>) -> Self {
         Self {
             model: config.model.clone(),
             split_point: config.split_point,
             seed: config.seed,
             data: config.data.clone(),
+            prepared,
             batch_size: config.train.batch_size,
             training: config.train.spec(),
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
         }
+    }
+
+    /// The record of this run, if it was begun.
+    pub fn read(runs: &Path, run: &str) -> Result<Option<Self>, String> {
+        check_run_id(run).map_err(|e| format!("--run: {e}"))?;
+        read_record(&runs.join("edge").join(run))
+    }
+
+    /// This configuration, but with what the run was begun with.
+    pub fn configure(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        config.model = self.model.clone();
+        config.split_point = self.split_point;
+        config.seed = self.seed;
+        config.data = self.data.clone();
+        config.train.batch_size = self.batch_size;
+        config.train.loss = self.training.loss;
+        config.train.optimizer = self.training.optimizer.clone();
+        config.codec.activation = self.activation_codec.clone();
+        config.codec.gradient = self.gradient_codec.clone();
+        config
+    }
+
+    /// Opens the run's data, as its model reads them.
+    pub fn feed(&self, config: &Config) -> Result<Feed, String> {
+        let source = match &self.prepared {
+            Some(prepared) => {
+                prepared.manifest(&config.runs.dir)?;
+                DataSpec::Prepared { path: data_folder(&config.runs.dir, &prepared.run) }
+            }
+            None => self.data.clone(),
+        };
+        let dataset = source.open().map_err(|e| e.to_string())?;
+        Feed::new(&self.model, self.training.loss, dataset).map_err(|e| e.to_string())
     }
 
     /// Keys in which the configuration differs from the run.
@@ -66,8 +140,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder of a new run, or finds the one to resume and checks that it is the same.
-    pub fn open(config: &Config, record: &RunRecord, options: &Options) -> Result<Self, String> {
+    /// The run that is meant: the one that is named, the newest to resume, or a new one.
+    pub fn choose(config: &Config, options: &Options) -> Result<String, String> {
         let parent = config.runs.dir.join("edge");
         let id = match (&options.run, options.resume) {
             (Some(id), _) => id.clone(),
@@ -76,10 +150,21 @@ impl RunDir {
             (None, false) => fresh_id(&parent),
         };
         check_run_id(&id).map_err(|e| format!("--run: {e}"))?;
+        Ok(id)
+    }
+
+    /// Makes the folder of a new run, or finds the one to resume and checks that it is the same.
+    pub fn open(
+        config: &Config,
+        record: &RunRecord,
+        id: String,
+        resume: bool,
+    ) -> Result<Self, String> {
+        let parent = config.runs.dir.join("edge");
         let store = Arc::new(RunStore::new(&parent));
         let path = store.run_dir(&id);
         let known = read_record(&path)?;
-        match (known, options.resume) {
+        match (known, resume) {
             (Some(_), false) => {
                 return Err(format!("run {id} exists: continue it with --resume, or name another"));
             }
@@ -110,6 +195,16 @@ fn read_record(path: &Path) -> Result<Option<RunRecord>, String> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(format!("{}: {e}", file.display())),
     }
+}
+
+/// The run of this configuration that was begun last.
+pub fn newest_run(config: &Config) -> Option<String> {
+    newest(&config.runs.dir.join("edge"))
+}
+
+/// An id that no run has.
+pub fn new_run_id(config: &Config) -> String {
+    fresh_id(&config.runs.dir.join("edge"))
 }
 
 /// The run whose record was written last.

@@ -1,19 +1,16 @@
 //! The run: steps, validations and checkpoints in their order, whatever breaks in between.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use cleave_shared::{
     config::Config,
-    data::{Batch, BatchPlan, Dataset, Part, Split, gather},
+    data::{Batch, BatchPlan, Feed, Part, Split},
     link::Link,
     wire::{self, PROTOCOL_VERSION, v1},
 };
 
 use super::{
-    ConversationError, RunDir,
+    ConversationError, Observer, RunDir, Score, Tally, Validated, Verdict,
     conversation::Conversation,
     head::Head,
     metrics::{Line, Metrics},
@@ -32,7 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Outcome {
     pub run: String,
     pub steps: u64,
-    pub validation_accuracy: Option<f64>,
+    /// The last validation.
+    pub validated: Option<Validated>,
+    /// Ended before its last epoch because its observer said so.
+    pub stopped: bool,
     pub elapsed: Duration,
     pub uplink_bytes: u64,
     pub downlink_bytes: u64,
@@ -40,7 +40,7 @@ pub struct Outcome {
 
 pub struct Trainer<'a> {
     config: &'a Config,
-    dataset: Arc<dyn Dataset>,
+    feed: Feed,
     plan: BatchPlan,
     validation: Vec<usize>,
     head: Head,
@@ -50,16 +50,19 @@ pub struct Trainer<'a> {
     client: CloudClient,
     link: Link,
     total: u64,
+    observer: Option<Observer>,
+    stopped: bool,
 }
 
 impl<'a> Trainer<'a> {
     pub fn new(
         config: &'a Config,
-        dataset: Arc<dyn Dataset>,
+        feed: Feed,
         split: &Split,
         dir: RunDir,
         client: CloudClient,
         link: Link,
+        observer: Option<Observer>,
     ) -> Result<Self, String> {
         let indices = split.indices(Part::Train).to_vec();
         let plan = BatchPlan::new(indices, config.train.batch_size, config.seed)
@@ -67,11 +70,11 @@ impl<'a> Trainer<'a> {
         let head = Head::new(config, dir.store.clone(), &dir.id)?;
         let metrics = Metrics::open(&dir.path, head.live())?;
         let total = plan.steps_per_epoch() * config.train.epochs;
-        let progress = Progress::new(&dir.id, head.live(), total);
+        let progress = Progress::new(&dir.id, head.live(), total, observer.is_some());
         let validation = split.indices(Part::Validation).to_vec();
         Ok(Self {
             config,
-            dataset,
+            feed,
             plan,
             validation,
             head,
@@ -81,6 +84,8 @@ impl<'a> Trainer<'a> {
             client,
             link,
             total,
+            observer,
+            stopped: false,
         })
     }
 
@@ -115,8 +120,9 @@ impl<'a> Trainer<'a> {
         let bytes = self.link.counters();
         Ok(Outcome {
             run: self.dir.id.clone(),
-            steps: self.total,
-            validation_accuracy: self.metrics.validation_accuracy(),
+            steps: self.head.live(),
+            validated: self.metrics.validated().last().copied(),
+            stopped: self.stopped,
             elapsed: begin.elapsed(),
             uplink_bytes: bytes.uplink.accepted_bytes,
             downlink_bytes: bytes.downlink.delivered_bytes,
@@ -134,16 +140,35 @@ impl<'a> Trainer<'a> {
             self.metrics.rewind(resume).map_err(ConversationError::Local)?;
             self.progress.rewind(resume);
         }
+        self.observe_again();
         self.validate_if_due(&mut cloud).await?;
-        while self.head.live() < self.total {
+        while self.head.live() < self.total && !self.stopped {
             self.step(&mut cloud).await?;
             self.validate_if_due(&mut cloud).await?;
             let live = self.head.live();
-            if live.is_multiple_of(self.config.train.checkpoint_every) || live == self.total {
+            let last = live == self.total || self.stopped;
+            if live.is_multiple_of(self.config.train.checkpoint_every) || last {
                 self.checkpoint(&mut cloud).await?;
             }
         }
         Ok(())
+    }
+
+    /// Tells the observer what the run had come to before this process or connection.
+    fn observe_again(&mut self) {
+        for validated in self.metrics.validated().to_vec() {
+            self.observe(&validated);
+        }
+    }
+
+    fn observe(&mut self, validated: &Validated) {
+        let verdict = self.observer.as_mut().map(|observer| observer(validated));
+        self.stopped |= verdict == Some(Verdict::Stop);
+    }
+
+    /// Nothing added up yet.
+    fn tally(&self) -> Tally {
+        Tally::new(self.feed.dataset().target(), self.config.train.loss)
     }
 
     fn opening(&self) -> v1::TrainOpen {
@@ -170,26 +195,33 @@ impl<'a> Trainer<'a> {
     async fn step(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
         let begin = Instant::now();
         let id = self.head.live() + 1;
-        let Batch { inputs, labels } = gather(self.dataset.as_ref(), &self.plan.batch(id));
-        let samples = labels.elements();
+        let Batch { inputs, labels } = self.feed.batch(&self.plan.batch(id));
         let want_gradient = self.head.wants_gradient();
         let forward = self.head.forward(inputs, true).await.map_err(ConversationError::Local)?;
         let forward_ms = ms(begin);
         let sent = Instant::now();
-        let labels = Some(wire::encode_labels(labels, self.config.activation_codec()));
-        let step = v1::TrainStep { id, activation: forward.activation, labels, want_gradient };
+        let mut tally = self.tally();
+        let sent_labels = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
+        let step = v1::TrainStep {
+            id,
+            activation: forward.activation,
+            labels: sent_labels,
+            want_gradient,
+        };
         let stepped = cloud.step(step).await?;
         let away_ms = ms(sent);
         let back = Instant::now();
         let committed = self.head.backward(forward.pass, stepped.gradient).await;
         committed.map_err(ConversationError::Local)?;
-        let accuracy = stepped.correct as f64 / samples as f64;
+        let added = tally.add(&labels, stepped.loss, stepped.correct);
+        added.map_err(ConversationError::Local)?;
+        let score = Score { perplexity: None, r2: None, ..tally.score() };
         let bytes = self.link.counters();
         let line = Line::Step {
             step: id,
             epoch: self.plan.epoch_of(id),
             loss: stepped.loss,
-            accuracy,
+            score,
             head_ms: forward_ms + ms(back),
             link_ms: (away_ms - stepped.tail_ms).max(0.0),
             tail_ms: stepped.tail_ms,
@@ -198,7 +230,7 @@ impl<'a> Trainer<'a> {
             downlink_bytes: bytes.downlink.delivered_bytes,
         };
         self.metrics.write(&line).map_err(ConversationError::Local)?;
-        self.progress.step(id, stepped.loss, accuracy, bytes);
+        self.progress.step(id, stepped.loss, score, bytes);
         Ok(())
     }
 
@@ -210,22 +242,22 @@ impl<'a> Trainer<'a> {
         if !at_end || self.metrics.has_validated(epoch) || self.validation.is_empty() {
             return Ok(());
         }
-        let (mut loss, mut correct) = (0.0, 0);
+        let mut tally = self.tally();
         for indices in self.validation.chunks(VALIDATION_BATCH) {
-            let Batch { inputs, labels } = gather(self.dataset.as_ref(), indices);
+            let Batch { inputs, labels } = self.feed.batch(indices);
             let forward =
                 self.head.forward(inputs, false).await.map_err(ConversationError::Local)?;
-            let labels = Some(wire::encode_labels(labels, self.config.activation_codec()));
-            let batch = v1::TrainEvaluate { activation: forward.activation, labels };
+            let sent = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
+            let batch = v1::TrainEvaluate { activation: forward.activation, labels: sent };
             let done = cloud.evaluate(batch).await?;
-            loss += f64::from(done.loss) * indices.len() as f64;
-            correct += done.correct;
+            let added = tally.add(&labels, done.loss, done.correct);
+            added.map_err(ConversationError::Local)?;
         }
-        let samples = self.validation.len() as f64;
-        let (loss, accuracy) = (loss / samples, correct as f64 / samples);
-        let line = Line::Validation { step, epoch, loss, accuracy };
-        self.metrics.write(&line).map_err(ConversationError::Local)?;
-        self.progress.epoch(epoch, self.config.train.epochs, step, loss, accuracy);
+        let validated = Validated { step, epoch, loss: tally.loss(), score: tally.score() };
+        let written = self.metrics.write(&Line::Validation(validated));
+        written.map_err(ConversationError::Local)?;
+        self.progress.epoch(self.config.train.epochs, &validated);
+        self.observe(&validated);
         Ok(())
     }
 

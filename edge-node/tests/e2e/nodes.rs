@@ -173,7 +173,17 @@ impl Nodes {
 
     /// Starts the edge without waiting for it.
     pub fn launch_edge(&mut self) {
-        self.edge = Some(self.spawn(self.edge_command(&["serve"]), "edge.log"));
+        self.launch_edge_with(&["serve"]);
+    }
+
+    /// The same with these words.
+    pub fn launch_edge_with(&mut self, words: &[&str]) {
+        self.edge = Some(self.launch(words, "edge.log"));
+    }
+
+    /// Starts `edge-node` with these words.
+    pub fn launch(&self, words: &[&str], log: &str) -> Process {
+        self.spawn(self.edge_command(words), log)
     }
 
     pub async fn start_edge(&mut self) {

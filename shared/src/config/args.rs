@@ -16,6 +16,10 @@ pub struct ConfigArgs {
     /// Overrides one key of the file, such as --set train.epochs=3; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
+    /// Overrides `model`: a name such as lenet, or a .toml file; without --split-point all of it is in
+    /// the cloud
+    #[arg(long, value_name = "NAME", global = true)]
+    pub model: Option<String>,
     /// Overrides `split_point`
     #[arg(long, value_name = "N", global = true)]
     pub split_point: Option<usize>,
@@ -50,6 +54,9 @@ impl ConfigArgs {
                 pair.split_once('=').ok_or_else(|| ConfigError::Flag(pair.clone()))?;
             all.push(key.trim(), value.trim());
         }
+        if let Some(model) = &self.model {
+            all.push("model", model);
+        }
         if let Some(split) = self.split_point {
             all.push("split_point", &split.to_string());
         }
@@ -68,6 +75,7 @@ impl ConfigArgs {
         let mut push = |flag: &str, value: String| words.extend([flag.to_string(), value]);
         self.config.iter().for_each(|f| push("--config", f.display().to_string()));
         self.set.iter().for_each(|s| push("--set", s.clone()));
+        self.model.iter().for_each(|m| push("--model", m.clone()));
         self.split_point.iter().for_each(|n| push("--split-point", n.to_string()));
         self.link.iter().for_each(|l| push("--link", l.clone()));
         self.cloud.iter().for_each(|c| push("--cloud", c.clone()));

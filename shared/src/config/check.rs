@@ -12,12 +12,18 @@ impl Config {
     /// The first value that is out of range.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         self.model.check().map_err(|problem| ("model".into(), problem))?;
-        range("split_point", self.split_point as u64, 0..=self.model.stage_count() as u64)?;
+        self.check_split()?;
         one_of("codec.activation", &self.codec.activation, &codec::NAMES)?;
         one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
         self.check_cloud()?;
         self.check_edge()?;
         self.check_train()
+    }
+
+    fn check_split(&self) -> Result<(), Refusal> {
+        let (stages, family) = (self.model.stage_count() as u64, self.model.family_name());
+        range("split_point", self.split_point as u64, 0..=stages)
+            .map_err(|(key, problem)| (key, format!("{problem}, the stages of this {family}")))
     }
 
     fn check_cloud(&self) -> Result<(), Refusal> {

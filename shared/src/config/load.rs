@@ -13,7 +13,7 @@ use super::Config;
 use crate::link::Profile;
 
 /// Keys of the top level that an environment variable may set (those without `__` in the name).
-const TOP_LEVEL: [&str; 2] = ["split_point", "seed"];
+const TOP_LEVEL: [&str; 3] = ["split_point", "seed", "model"];
 
 /// The folder of link profiles, beside the configuration file.
 pub const PROFILES: &str = "links";
@@ -39,6 +39,13 @@ impl Overrides {
     pub fn push(&mut self, key: &str, value: &str) {
         self.0.push((key.into(), value.into()));
     }
+
+    fn layer(&self) -> Figment {
+        self.0.iter().fold(Figment::new(), |layer, (key, value)| {
+            let value: Value = value.parse().unwrap_or_else(|never| match never {});
+            layer.merge(Serialized::default(key, value))
+        })
+    }
 }
 
 /// Reads `file`, then the environment, then `overrides`, and checks the result.
@@ -47,11 +54,19 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| ConfigError::Unreadable(name.clone(), e.to_string()))?;
     // The text, not the path: figment would look for the file in parent folders as well.
-    let mut layers = Figment::new().merge(Toml::string(&text)).merge(environment());
-    for (key, value) in &overrides.0 {
-        let value: Value = value.parse().unwrap_or_else(|never| match never {});
-        layers = layers.merge(Serialized::default(key, value));
+    let mut layers = vec![
+        Figment::new().merge(Toml::string(&text)),
+        Figment::new().merge(environment()),
+        overrides.layer(),
+    ];
+    // Whoever names the model names its split point, or has all of it in the cloud: a split point of a
+    // lower layer is one of another model.
+    for layer in &mut layers {
+        if names_model(layer) && !layer.contains("split_point") {
+            *layer = std::mem::take(layer).merge(Serialized::default("split_point", 0));
+        }
     }
+    let layers = layers.into_iter().fold(Figment::new(), |under, over| under.merge(over));
     let mut config: Config = layers.extract().map_err(|e| readable(e, &name))?;
     let refusal = |(key, problem): (String, String)| ConfigError::Key {
         place: place(&layers, &key, &name),
@@ -63,6 +78,11 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
     config.link.resolved = Profile::find(&config.link.profile, Some(&profiles))
         .map_err(|error| refusal(("link.profile".into(), error.to_string())))?;
     Ok(config)
+}
+
+/// Whether a layer says which model it is, not only one of its sizes.
+fn names_model(layer: &Figment) -> bool {
+    layer.contains("model.family") || matches!(layer.find_value("model"), Ok(Value::String(..)))
 }
 
 /// `CLEAVE_A__B` is `a.b`. Other variables with the prefix are left alone: kubernetes, for one,

@@ -90,3 +90,34 @@ fn bad_values_are_refused_with_the_allowed_range() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
+
+#[test]
+fn a_model_may_be_named() {
+    let config = load_text("model = \"mlp\"\nsplit_point = 1\n", &[]).unwrap();
+    assert_eq!((config.model.family_name(), config.split_point), ("mlp", 1));
+    let error = refused("model = \"resnet19\"\n");
+    let expected = "FILE: model: \"resnet19\": no such model; known: mlp, lenet";
+    assert!(error.starts_with(expected), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let error = refused("model = 7\n");
+    assert!(error.starts_with("FILE: model: invalid type"), "{error}");
+    let error = load_text("", &[("model", "resnet19")]).unwrap_err();
+    assert!(error.starts_with("flag: model: \"resnet19\": no such model"), "{error}");
+    let error = load_text("", &[("model", "mlp"), ("split_point", "5")]).unwrap_err();
+    let expected = "flag: split_point: 5 is out of range; allowed: 0 to 2, the stages of this mlp";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn who_names_the_model_names_its_split_point() {
+    // The split point of the file is one of the file's model.
+    let split = |text: &str, flags: &[(&str, &str)]| load_text(text, flags).unwrap().split_point;
+    assert_eq!(split("", &[]), Config::default().split_point);
+    assert_eq!(split("model = \"mlp\"\n", &[]), 0);
+    assert_eq!(split("split_point = 1\n", &[("model", "mlp")]), 0);
+    assert_eq!(split("split_point = 1\n", &[("model", "mlp"), ("split_point", "2")]), 2);
+    assert_eq!(split("model = \"mlp\"\nsplit_point = 1\n", &[("train.epochs", "2")]), 1);
+    // A name replaces a whole table.
+    let table = "[model]\nfamily = \"mlp\"\ninput = [1, 1, 3]\nhidden = [4]\nclasses = 2\n";
+    assert_eq!(load_text(table, &[("model", "lenet")]).unwrap().model, Config::default().model);
+}

@@ -20,7 +20,7 @@ use crate::{
     codec,
     data::DataSpec,
     link::Profile,
-    model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat},
+    model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat, named},
     session::TrainingSpec,
     telemetry::LogFormat,
     text::Tokenizer,
@@ -34,6 +34,8 @@ pub struct Config {
     pub split_point: usize,
     /// Seed of initial weights, data split and batch order.
     pub seed: u64,
+    /// In a file: a name such as `"lenet"`, or a table with family and sizes.
+    #[serde(deserialize_with = "named::deserialize")]
     pub model: ModelSpec,
     pub weights: WeightsConfig,
     pub quantize: QuantizeConfig,
@@ -43,6 +45,7 @@ pub struct Config {
     pub edge: EdgeConfig,
     pub train: TrainConfig,
     pub data: DataSpec,
+    pub prepare: PrepareConfig,
     pub runs: RunsConfig,
     pub log: LogConfig,
 }
@@ -165,6 +168,14 @@ pub struct TrainConfig {
     pub reconnect_timeout_s: u64,
 }
 
+/// How `edge-node prepare` treats the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrepareConfig {
+    /// Each FP32 feature or channel to mean 0 and standard deviation 1.
+    pub normalise: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunsConfig {
@@ -219,6 +230,7 @@ impl Default for Config {
             edge: EdgeConfig::default(),
             train: TrainConfig::default(),
             data: DataSpec::Digits,
+            prepare: PrepareConfig::default(),
             runs: RunsConfig::default(),
             log: LogConfig::default(),
         }
@@ -298,6 +310,12 @@ impl Default for TrainConfig {
             step_timeout_s: 10,
             reconnect_timeout_s: 60,
         }
+    }
+}
+
+impl Default for PrepareConfig {
+    fn default() -> Self {
+        Self { normalise: true }
     }
 }
 

@@ -44,13 +44,13 @@ mod tests {
     fn the_set_is_the_published_one() {
         let set = digits().unwrap();
         assert_eq!((set.name(), set.len(), set.classes()), ("digits", 1797, 10));
-        assert_eq!(set.sample_shape(), [1, 8, 8]);
+        assert_eq!(set.inputs(), [crate::model::Port::float("x", &[1, 8, 8])]);
         // Of scikit-learn's load_digits: np.bincount(target), and images.sum() / 16.
         let mut counts = [0; 10];
         let mut values = Vec::new();
         for i in 0..set.len() {
             counts[set.label(i) as usize] += 1;
-            set.write_input(i, &mut values);
+            set.write_pixels(i, &mut values);
         }
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
         assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));

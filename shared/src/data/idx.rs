@@ -8,7 +8,8 @@ use std::{fs, io, path::Path};
 
 use bytes::Bytes;
 
-use super::{DataError, Dataset};
+use super::{DataError, Dataset, INPUT, Target};
+use crate::model::Port;
 
 const UNSIGNED_BYTE: u8 = 0x08;
 
@@ -110,6 +111,24 @@ impl IdxDataset {
         let classes = labels.iter().max().map_or(0, |&highest| usize::from(highest) + 1);
         Ok(Self { name: name.into(), height, width, classes, scale, pixels, labels })
     }
+
+    fn pixels(&self, index: usize) -> &[u8] {
+        let size = self.height * self.width;
+        &self.pixels[index * size..][..size]
+    }
+
+    /// Appends the pixels of one image, `0.0..=1.0`.
+    pub fn write_pixels(&self, index: usize, out: &mut Vec<f32>) {
+        out.extend(self.pixels(index).iter().map(|&p| f32::from(p) / self.scale));
+    }
+
+    pub fn label(&self, index: usize) -> i64 {
+        self.labels[index].into()
+    }
+
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
 }
 
 /// The whole of a regular file: a device or a pipe could go on without end.
@@ -131,22 +150,21 @@ impl Dataset for IdxDataset {
         self.labels.len()
     }
 
-    fn sample_shape(&self) -> [usize; 3] {
-        [1, self.height, self.width]
+    fn inputs(&self) -> Vec<Port> {
+        vec![Port::float(INPUT, &[1, self.height, self.width])]
     }
 
-    fn classes(&self) -> usize {
-        self.classes
+    fn target(&self) -> Target {
+        Target::numbered(self.classes)
     }
 
-    fn write_input(&self, index: usize, out: &mut Vec<f32>) {
-        let size = self.height * self.width;
-        let pixels = &self.pixels[index * size..][..size];
-        out.extend(pixels.iter().map(|&p| f32::from(p) / self.scale));
+    fn write_input(&self, index: usize, _input: usize, out: &mut Vec<u8>) {
+        let values = self.pixels(index).iter().map(|&p| f32::from(p) / self.scale);
+        out.extend(values.flat_map(f32::to_le_bytes));
     }
 
-    fn label(&self, index: usize) -> i64 {
-        self.labels[index].into()
+    fn write_label(&self, index: usize, out: &mut Vec<u8>) {
+        out.extend(self.label(index).to_le_bytes());
     }
 }
 
@@ -196,8 +214,8 @@ mod tests {
         fn what_is_accepted_can_be_read(images in nearly_idx(3), labels in nearly_idx(1)) {
             if let Ok(set) = set(images, labels) {
                 let mut values = Vec::new();
-                (0..set.len()).for_each(|i| set.write_input(i, &mut values));
-                let [_, height, width] = set.sample_shape();
+                (0..set.len()).for_each(|i| set.write_pixels(i, &mut values));
+                let (height, width) = (set.height, set.width);
                 prop_assert_eq!(values.len(), set.len() * height * width);
             }
         }
@@ -210,10 +228,10 @@ mod tests {
             let (pixels, labels) = (&seed[..(n * h * w) as usize], &seed[100..][..n as usize]);
             let set = set(file(&[n, h, w], pixels), file(&[n], labels)).unwrap();
             prop_assert_eq!(set.len(), n as usize);
-            prop_assert_eq!(set.sample_shape(), [1, h as usize, w as usize]);
+            prop_assert_eq!((set.height, set.width), (h as usize, w as usize));
             prop_assert_eq!(set.classes(), usize::from(*labels.iter().max().unwrap()) + 1);
             let mut values = Vec::new();
-            (0..set.len()).for_each(|i| set.write_input(i, &mut values));
+            (0..set.len()).for_each(|i| set.write_pixels(i, &mut values));
             let back: Vec<u8> = values.iter().map(|v| (v * 255.0).round() as u8).collect();
             prop_assert_eq!(&back[..], pixels);
             prop_assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
@@ -251,7 +269,7 @@ mod tests {
         fs::write(&labels, file(&[2], &[4, 1])).unwrap();
         let set = IdxDataset::open(&images, &labels).unwrap();
         let mut values = Vec::new();
-        (0..2).for_each(|i| set.write_input(i, &mut values));
+        (0..2).for_each(|i| set.write_pixels(i, &mut values));
         assert_eq!((values, set.classes(), set.label(1)), (vec![0.0, 1.0], 5, 1));
     }
 }

@@ -1,49 +1,46 @@
-//! What a node trains on and measures with: labelled images, in an order that a seed decides.
+//! What a node trains on and measures with: samples with labels, in an order that a seed decides.
 //!
-//! A [`DataSpec`] (from the config) opens a [`Dataset`]: the digits embedded in the binary, or a
-//! pair of IDX files, the format of MNIST. [`Split`] deals its samples into training, validation
-//! and test parts, [`BatchPlan`] says which of them step `n` trains on, [`gather`] makes those a
-//! [`Batch`] for the model. Nothing here keeps a position: the batch of a step follows from the
-//! seed and the step alone, so a run resumed from any checkpoint sees the batches it would have.
+//! A [`DataSpec`] (from the config) opens a [`Dataset`]: the digits embedded in the binary, files of
+//! images, numbers or text, or what [`prepare`] made of them. [`Split`] deals its samples into
+//! training, validation and test parts, [`BatchPlan`] says which of them step `n` trains on, [`Feed`]
+//! makes those a [`Batch`] for the model. Nothing here keeps a position: the batch of a step follows
+//! from the seed and the step alone, so a run resumed from any checkpoint sees the batches it would
+//! have.
 
+mod clean;
+mod csv;
+mod dataset;
 mod digits;
+mod feed;
 mod idx;
+mod labelled_text;
+mod line;
+mod normalise;
 mod plan;
+mod prepared;
 mod shuffle;
 mod split;
+mod table;
+mod text;
 
 use std::{io, path::PathBuf, sync::Arc};
 
 pub use self::{
+    clean::Dropped,
+    csv::LabelKind,
+    dataset::{Batch, Dataset, INPUT, Target, gather},
     digits::digits,
+    feed::Feed,
     idx::{IdxDataset, IdxError},
+    line::synthetic_line,
+    normalise::Normalisation,
     plan::BatchPlan,
+    prepared::{Manifest, Prepared, prepare},
     split::{Part, Split},
+    table::{Column, Table},
+    text::{TextDataset, TextUnit},
 };
-use crate::{tensor::HostTensor, wire::NamedTensors};
-
-/// Name of the one input tensor of a [`Batch`].
-pub const INPUT: &str = "x";
-
-/// Labelled samples of one shape, in a fixed order.
-pub trait Dataset: Send + Sync {
-    fn name(&self) -> &str;
-    /// Number of samples.
-    fn len(&self) -> usize;
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Channels, height, width.
-    fn sample_shape(&self) -> [usize; 3];
-    /// Labels are in `0..classes`.
-    fn classes(&self) -> usize;
-    /// Appends the values of one sample, normalised to `0.0..=1.0`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`Dataset::len`]; [`Dataset::label`] likewise.
-    fn write_input(&self, index: usize, out: &mut Vec<f32>);
-    fn label(&self, index: usize) -> i64;
-}
+use crate::checkpoint::CheckpointError;
 
 /// Why there is nothing to train on.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +58,21 @@ pub enum DataError {
         "embedded {file} does not match data/digits/SHA256SUMS: restore data/digits and rebuild"
     )]
     Checksum { file: &'static str },
+    #[error("data file {}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+    #[error(
+        "{data}: {rows} rows cannot be used, such as {place}: {reason}; edge-node prepare leaves \
+         them out"
+    )]
+    Dirty { data: String, rows: usize, place: String, reason: String },
+    #[error("{data} does not fit the model: {problem}")]
+    Fit { data: String, problem: String },
+    #[error("prepared data {}: {problem}", path.display())]
+    Prepared { path: PathBuf, problem: String },
+    #[error("the normalisation of {input} cannot be used: prepare the data again")]
+    Normalisation { input: String },
+    #[error(transparent)]
+    Write(#[from] CheckpointError),
     #[error("no samples to make batches of: the data set is too small to split, give a larger one")]
     NoSamples,
     #[error("batch size 0: set it to at least 1")]
@@ -68,7 +80,7 @@ pub enum DataError {
 }
 
 /// A data set by kind; a new kind is one file and one variant here.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DataSpec {
     /// The 8 x 8 digits embedded in the binary.
@@ -76,6 +88,44 @@ pub enum DataSpec {
     Digits,
     /// Images and labels in IDX files, uncompressed.
     Idx { images: PathBuf, labels: PathBuf },
+    /// Numeric columns, and one that is the label.
+    Csv {
+        path: PathBuf,
+        label: String,
+        #[serde(default)]
+        target: LabelKind,
+        /// Without it all columns but the label.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        features: Option<Vec<String>>,
+    },
+    /// A text to learn the next token of, in windows of `sequence` tokens.
+    Text {
+        path: PathBuf,
+        sequence: usize,
+        #[serde(default)]
+        unit: TextUnit,
+    },
+    /// Texts with a class, cut or padded to `sequence` tokens.
+    LabelledText {
+        path: PathBuf,
+        #[serde(default = "text_column")]
+        text: String,
+        #[serde(default = "label_column")]
+        label: String,
+        sequence: usize,
+    },
+    /// Points near the line y = 3x.
+    SyntheticLine { samples: usize, noise: f32, seed: u64 },
+    /// A folder that `edge-node prepare` wrote.
+    Prepared { path: PathBuf },
+}
+
+fn text_column() -> String {
+    "text".into()
+}
+
+fn label_column() -> String {
+    "label".into()
 }
 
 /// serde does not deny unknown fields next to the tag of a unit variant; this does.
@@ -87,68 +137,49 @@ fn no_fields<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D:
 }
 
 impl DataSpec {
-    /// Reads and checks the whole set.
+    /// Reads and checks the whole set; a row that cannot be used is an error.
     pub fn open(&self) -> Result<Arc<dyn Dataset>, DataError> {
+        let (dataset, dropped) = self.collect()?;
+        let rows = dropped.rows();
+        match dropped.reasons().next() {
+            None => Ok(dataset),
+            Some((reason, _, place)) => Err(DataError::Dirty {
+                data: dataset.name().into(),
+                rows,
+                place: place.into(),
+                reason: reason.into(),
+            }),
+        }
+    }
+
+    /// Reads the whole set, and leaves out rows that cannot be used.
+    pub fn collect(&self) -> Result<(Arc<dyn Dataset>, Dropped), DataError> {
+        let clean = |dataset: Arc<dyn Dataset>| (dataset, Dropped::default());
         Ok(match self {
-            DataSpec::Digits => Arc::new(digits()?),
-            DataSpec::Idx { images, labels } => Arc::new(IdxDataset::open(images, labels)?),
+            DataSpec::Digits => clean(Arc::new(digits()?)),
+            DataSpec::Idx { images, labels } => clean(Arc::new(IdxDataset::open(images, labels)?)),
+            DataSpec::Csv { path, label, target, features } => {
+                let (table, dropped) = csv::read(path, label, *target, features.as_deref())?;
+                (Arc::new(table), dropped)
+            }
+            DataSpec::Text { path, sequence, unit } => {
+                clean(Arc::new(TextDataset::open(path, *sequence, *unit)?))
+            }
+            DataSpec::LabelledText { path, text, label, sequence } => {
+                let (table, dropped) = labelled_text::read(path, text, label, *sequence)?;
+                (Arc::new(table), dropped)
+            }
+            DataSpec::SyntheticLine { samples, noise, seed } => {
+                clean(Arc::new(synthetic_line(*samples, *noise, *seed)))
+            }
+            DataSpec::Prepared { path } => clean(Arc::new(Prepared::open(path)?)),
         })
-    }
-}
-
-/// What one step trains on, or one evaluation measures with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// One FP32 tensor, [`INPUT`], of shape `[batch, channels, height, width]`.
-    pub inputs: NamedTensors,
-    /// INT64, of shape `[batch]`.
-    pub labels: HostTensor,
-}
-
-/// The samples at `indices`, in that order.
-///
-/// # Panics
-/// If an index is not below the data set's length; a [`Split`] of that length has only such.
-pub fn gather(dataset: &dyn Dataset, indices: &[usize]) -> Batch {
-    let [channels, height, width] = dataset.sample_shape();
-    let mut values = Vec::with_capacity(indices.len() * channels * height * width);
-    for &index in indices {
-        dataset.write_input(index, &mut values);
-    }
-    let labels: Vec<i64> = indices.iter().map(|&index| dataset.label(index)).collect();
-    let shape = vec![indices.len(), channels, height, width];
-    Batch {
-        inputs: vec![(INPUT.into(), HostTensor::from_f32(shape, &values))],
-        labels: HostTensor::from_i64(vec![indices.len()], &labels),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::DType;
-
-    #[test]
-    fn gather_keeps_the_order_of_the_indices() {
-        let dataset = DataSpec::Digits.open().unwrap();
-        let batch = gather(&*dataset, &[7, 3, 3]);
-        assert_eq!(batch.labels.shape(), [3]);
-        assert_eq!(batch.labels.to_i64().unwrap(), [7, 3, 3]);
-        let [(name, inputs)] = &batch.inputs[..] else { panic!("one input") };
-        assert_eq!((name.as_str(), inputs.dtype()), (INPUT, DType::F32));
-        assert_eq!(inputs.shape(), [3, 1, 8, 8]);
-        let values = inputs.to_f32().unwrap();
-        assert_eq!(values[64..128], values[128..]);
-        let mut seventh = Vec::new();
-        dataset.write_input(7, &mut seventh);
-        assert_eq!(values[..64], seventh);
-    }
-
-    #[test]
-    fn an_empty_batch_is_possible() {
-        let batch = gather(&*DataSpec::Digits.open().unwrap(), &[]);
-        assert_eq!(batch.inputs[0].1.shape(), [0, 1, 8, 8]);
-    }
 
     #[test]
     fn a_spec_is_written_by_kind() {

@@ -6,7 +6,8 @@
 use super::shuffle::shuffle;
 
 /// What a sample is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// Gradients come from these.
     Train,
@@ -34,6 +35,12 @@ impl Split {
         let test = len - len.div_ceil(5);
         let validation = test.saturating_sub(len.div_ceil(10));
         Self { order, validation, test }
+    }
+
+    /// Samples that lie in the order of their parts already.
+    pub fn in_order(train: usize, validation: usize, test: usize) -> Self {
+        let len = train + validation + test;
+        Self { order: (0..len).collect(), validation: train, test: train + validation }
     }
 
     pub fn indices(&self, part: Part) -> &[usize] {

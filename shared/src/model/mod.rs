@@ -15,6 +15,7 @@ mod conv;
 mod decoder;
 mod filters;
 mod gpt2;
+mod inspect;
 mod lenet;
 mod linear_regression;
 mod llama;
@@ -23,6 +24,7 @@ pub mod loss;
 mod matrices;
 mod mlp;
 mod mobilenet;
+pub mod named;
 mod optimizer;
 mod params;
 mod pass;
@@ -46,6 +48,7 @@ pub use self::{
     decoder::RopeScaling,
     filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     gpt2::Gpt2Spec,
+    inspect::{CutInfo, Inspection, StageInfo, TensorInfo},
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
     llama::LlamaSpec,
@@ -53,6 +56,7 @@ pub use self::{
     loss::LossKind,
     mlp::MlpSpec,
     mobilenet::MobilenetV2Spec,
+    named::model_by_name,
     optimizer::OptimizerSpec,
     params::{Init, ParamSpec, Params, param_id},
     pass::{BufferUpdates, Mode, Pass, StageCache},

@@ -19,6 +19,14 @@ impl OptimizerSpec {
         }
     }
 
+    pub fn set_learning_rate(&mut self, rate: f64) {
+        match self {
+            Self::Sgd { learning_rate, .. } | Self::Adam { learning_rate, .. } => {
+                *learning_rate = rate
+            }
+        }
+    }
+
     pub(super) fn init(&self) -> ModuleOptimizer {
         match *self {
             Self::Sgd { momentum: 0.0, .. } => SgdConfig::new().init(),

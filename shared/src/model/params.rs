@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use burn::{
     module::{Param, ParamId},
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, TensorData},
 };
 use sha2::{Digest, Sha256};
 
@@ -61,7 +61,8 @@ impl<'a> Params<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let (id, tensor) = self.make(name, shape, init)?;
+        let data = self.weights.data(&ParamSpec { name, shape: &shape, init })?;
+        let (id, tensor) = self.make(name, data);
         let tensor = if tensor.is_autodiff() { tensor.require_grad() } else { tensor };
         Ok(Param::initialized(id, tensor))
     }
@@ -91,20 +92,15 @@ impl<'a> Params<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let (id, tensor) = self.make(name, shape, init)?;
+        let data = self.weights.buffer(&ParamSpec { name, shape: &shape, init })?;
+        let (id, tensor) = self.make(name, data);
         Ok(Param::initialized(id, tensor).set_require_grad(false))
     }
 
-    fn make<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-        init: Init,
-    ) -> Result<(ParamId, Tensor<D>), ModelError> {
-        let data = self.weights.data(&ParamSpec { name, shape: &shape, init })?;
+    fn make<const D: usize>(&mut self, name: &str, data: TensorData) -> (ParamId, Tensor<D>) {
         let id = param_id(name);
         self.names.insert(id, name.into());
-        Ok((id, Tensor::from_data(data, self.device)))
+        (id, Tensor::from_data(data, self.device))
     }
 
     pub(super) fn into_names(self) -> ParamNames {

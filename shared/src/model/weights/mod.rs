@@ -25,6 +25,11 @@ pub trait Weights {
     fn has(&self, _name: &str) -> bool {
         true
     }
+
+    /// The same for a buffer, which is not trained.
+    fn buffer(&mut self, param: &ParamSpec<'_>) -> Result<TensorData, ModelError> {
+        self.data(param)
+    }
 }
 
 /// Random weights by each parameter's own distribution.
