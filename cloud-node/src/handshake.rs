@@ -4,7 +4,7 @@ use cleave_shared::{
     checkpoint::WeightsId,
     config::Config,
     model::ModelSpec,
-    wire::{PROTOCOL_VERSION, differences, v1::Agreement},
+    wire::{differences, v1::Agreement},
 };
 use tonic::Status;
 
@@ -23,16 +23,7 @@ pub struct Cut {
 
 impl Handshake {
     pub fn new(config: &Config) -> Self {
-        let own = Agreement {
-            protocol_version: PROTOCOL_VERSION,
-            spec_hash: config.model.hash(),
-            spec: config.model.canonical(),
-            split_point: config.split_point as u32,
-            activation_codec: config.codec.activation.clone(),
-            gradient_codec: config.codec.gradient.clone(),
-            weights: String::new(),
-            weight_format: config.quantize.weights.name().into(),
-        };
+        let own = config.agreement(config.split_point, "");
         Self { own, spec: config.model.clone() }
     }
 

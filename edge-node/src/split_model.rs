@@ -13,7 +13,7 @@ use cleave_shared::{
     link::Link,
     model::Segment,
     tensor::HostTensor,
-    wire::{self, NamedTensors, PROTOCOL_VERSION, v1::Agreement},
+    wire::{self, NamedTensors, v1::Agreement},
 };
 
 use crate::{
@@ -47,21 +47,13 @@ impl SplitModel {
         let (spec, split) = (&config.model, config.split_point);
         let stages = &spec.stage_names()[..split];
         let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
-        let head = Segment::build(spec, 0..split, source.as_mut(), false);
+        let head = Segment::build_in(config.quantize.weights, spec, 0..split, source.as_mut());
         let link = Link::new(config.link_profile(), config.link.seed);
         Ok(Self {
             head: Arc::new(head.map_err(|e| format!("{weights}: {e}"))?),
             pool: ComputePool::new(1, QUEUE),
             cloud: CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud),
-            agreement: Agreement {
-                protocol_version: PROTOCOL_VERSION,
-                spec_hash: spec.hash(),
-                spec: spec.canonical(),
-                split_point: split as u32,
-                activation_codec: config.codec.activation.clone(),
-                gradient_codec: config.codec.gradient.clone(),
-                weights: weights.to_string(),
-            },
+            agreement: config.agreement(split, &weights.to_string()),
             codec: config.activation_codec(),
             whole: split == spec.stage_count(),
             output: spec.outputs().iter().map(|p| p.bytes()).sum(),

@@ -1,14 +1,14 @@
 //! Makes deployments: brings the weights where they are needed, agrees with the cloud, builds.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
     data::Normalisation,
-    model::{ModelSpec, Segment, WeightFormat},
-    wire::{PROTOCOL_VERSION, v1::Agreement},
+    model::Segment,
+    wire::v1::Agreement,
 };
 
 use super::{Deployment, Pointer, Target};
@@ -22,10 +22,7 @@ const CLOCK_SAMPLES: usize = 5;
 
 /// What every deployment of this process has in common.
 pub struct Deployer {
-    spec: ModelSpec,
-    format: WeightFormat,
-    runs: PathBuf,
-    codecs: [String; 2],
+    config: Config,
     library: Arc<Library>,
     pool: ComputePool,
     cloud: CloudClient,
@@ -37,15 +34,7 @@ impl Deployer {
         let store = Arc::new(RunStore::new(config.runs.dir.join("edge")));
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
-        Ok(Self {
-            spec: config.model.clone(),
-            format: config.quantize.weights,
-            runs: config.runs.dir.clone(),
-            codecs: [config.codec.activation.clone(), config.codec.gradient.clone()],
-            library: Arc::new(library),
-            pool,
-            cloud,
-        })
+        Ok(Self { config: config.clone(), library: Arc::new(library), pool, cloud })
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -61,7 +50,7 @@ impl Deployer {
     pub fn target(&self, config: &Config) -> Result<Target, String> {
         let pointer = Pointer::read(&config.runs.dir).map_err(|e| e.to_string())?;
         let weights = match pointer {
-            Some(p) if p.spec_hash == self.spec.hash() => p.weights(),
+            Some(p) if p.spec_hash == self.config.model.hash() => p.weights(),
             // Trained weights of another model are not for this one.
             _ => self.initial(config.seed),
         };
@@ -70,25 +59,15 @@ impl Deployer {
 
     /// What both nodes have to agree on for this target.
     pub fn agreement(&self, target: &Target) -> Agreement {
-        let [activation_codec, gradient_codec] = self.codecs.clone();
-        Agreement {
-            protocol_version: PROTOCOL_VERSION,
-            spec_hash: self.spec.hash(),
-            spec: self.spec.canonical(),
-            split_point: target.split as u32,
-            activation_codec,
-            gradient_codec,
-            weights: target.weights.to_string(),
-            weight_format: self.format.name().into(),
-        }
+        self.config.agreement(target.split, &target.weights.to_string())
     }
 
     /// Makes the deployment of a target; the error is one line.
     pub async fn deploy(&self, target: Target) -> Result<Deployment, String> {
-        self.spec.check_split(target.split).map_err(|e| e.to_string())?;
+        self.config.model.check_split(target.split).map_err(|e| e.to_string())?;
         self.bring_head(&target).await?;
         let mut agreement = self.agreement(&target);
-        if target.split < self.spec.stage_count() {
+        if target.split < self.config.model.stage_count() {
             self.bind(&target, &agreement).await?;
         }
         agreement.spec.clear();
@@ -96,7 +75,7 @@ impl Deployer {
         if let WeightsId::Run { run, step } = &target.weights {
             self.library.store().pin(run, *step).map_err(|e| e.to_string())?;
         }
-        let stages = self.spec.stage_count();
+        let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
         Ok(Deployment { target, stages, head: Arc::new(head), agreement, normalisation })
     }
@@ -104,8 +83,8 @@ impl Deployer {
     /// What was done to the data that these weights were trained on.
     fn normalisation(&self, target: &Target) -> Result<Vec<Normalisation>, String> {
         let WeightsId::Run { run, .. } = &target.weights else { return Ok(Vec::new()) };
-        match RunRecord::read(&self.runs, run)?.and_then(|record| record.prepared) {
-            Some(prepared) => Ok(prepared.manifest(&self.runs)?.normalisation),
+        match RunRecord::read(&self.config.runs.dir, run)?.and_then(|record| record.prepared) {
+            Some(prepared) => Ok(prepared.manifest(&self.config.runs.dir)?.normalisation),
             None => Ok(Vec::new()),
         }
     }
@@ -113,7 +92,7 @@ impl Deployer {
     /// Fetches weights of head stages that only the cloud holds.
     pub async fn bring_head(&self, target: &Target) -> Result<(), String> {
         let WeightsId::Run { run, step } = &target.weights else { return Ok(()) };
-        let stages = &self.spec.stage_names()[..target.split];
+        let stages = &self.config.model.stage_names()[..target.split];
         let absent = self.library.missing(&target.weights, stages).map_err(|e| e.to_string())?;
         if !absent.is_empty() {
             let id = target.weights.to_string();
@@ -172,8 +151,9 @@ impl Deployer {
     }
 
     async fn build(&self, target: &Target) -> Result<Segment, String> {
-        let (spec, library, target) = (self.spec.clone(), self.library.clone(), target.clone());
-        let format = self.format;
+        let (spec, library, target) =
+            (self.config.model.clone(), self.library.clone(), target.clone());
+        let format = self.config.quantize.weights;
         let built = self.pool.run(move || {
             let Target { split, weights } = target;
             let stages = &spec.stage_names()[..split];

@@ -6,7 +6,7 @@ use cleave_shared::{
     config::Config,
     data::{Batch, BatchPlan, Feed, Part, Split},
     link::Link,
-    wire::{self, PROTOCOL_VERSION, v1},
+    wire::{self, v1},
 };
 
 use super::{
@@ -173,16 +173,8 @@ impl<'a> Trainer<'a> {
 
     fn opening(&self) -> v1::TrainOpen {
         let config = self.config;
-        let agreement = v1::Agreement {
-            protocol_version: PROTOCOL_VERSION,
-            spec_hash: config.model.hash(),
-            spec: config.model.canonical(),
-            split_point: config.split_point as u32,
-            activation_codec: config.codec.activation.clone(),
-            gradient_codec: config.codec.gradient.clone(),
-            weights: self.head.initial().to_string(),
-            weight_format: config.quantize.weights.name().into(),
-        };
+        let weights = self.head.initial().to_string();
+        let agreement = config.agreement(config.split_point, &weights);
         v1::TrainOpen {
             agreement: Some(agreement),
             run: self.dir.id.clone(),

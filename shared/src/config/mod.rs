@@ -4,6 +4,7 @@
 //! (`CLEAVE_EDGE__CLOUD` is `edge.cloud`), flags. `config/cleave.toml` documents every key and
 //! holds the defaults. An unknown key or a value out of range is refused with the key's path.
 
+mod agreement;
 mod args;
 mod check;
 mod load;
