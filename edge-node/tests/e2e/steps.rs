@@ -266,7 +266,7 @@ async fn a_language_model_is_measured_by_its_perplexity() {
     done(&nodes, &["train", "--run", "a"]).await;
     let path = nodes.runs().join("edge").join("a").join("metrics.jsonl");
     let lines = fs::read_to_string(path).unwrap();
-    let last = lines.lines().map(json).filter(|l| l["kind"] == "validation").next_back().unwrap();
+    let last = lines.lines().map(json).rfind(|l| l["kind"] == "validation").unwrap();
     let trained = last["perplexity"].as_f64().unwrap();
     // 16 different characters: guessing by their frequency alone is above 10.
     assert!(trained < 6.0, "{last}");

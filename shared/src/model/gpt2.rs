@@ -9,8 +9,9 @@ use burn::{
 };
 
 use super::{
-    Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
-    decoder::{Embedding, Head, HeadNames, Heads, LayerNorm, Linear, Norm, attend, hidden_states},
+    Activation, Block, Init, LayerNorm, Linear, ModelError, ModelFamily, Norm, Params, Pass, Port,
+    StagePlan, Value,
+    decoder::{Embedding, Head, HeadNames, Heads, attend, hidden_states},
     spec::sizes_in_range,
 };
 

@@ -11,11 +11,9 @@ use burn::{
 };
 
 use super::{
-    Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
-    decoder::{
-        Embedding, Head, HeadNames, Heads, Linear, Norm, RmsNorm, Rope, RopeScaling, attend,
-        hidden_states,
-    },
+    Activation, Block, Init, Linear, ModelError, ModelFamily, Norm, Params, Pass, Port, RmsNorm,
+    StagePlan, Value,
+    decoder::{Embedding, Head, HeadNames, Heads, Rope, RopeScaling, attend, hidden_states},
     spec::sizes_in_range,
 };
 

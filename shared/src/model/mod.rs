@@ -17,6 +17,7 @@ mod filters;
 mod gpt2;
 mod inspect;
 mod lenet;
+mod linear;
 mod linear_regression;
 mod llama;
 pub mod lora;
@@ -25,6 +26,7 @@ mod matrices;
 mod mlp;
 mod mobilenet;
 pub mod named;
+mod norm;
 mod optimizer;
 mod params;
 mod pass;
@@ -71,6 +73,10 @@ pub use self::{
     stage::{Block, Stage},
     vgg::VggSpec,
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
+};
+use self::{
+    linear::{Linear, project},
+    norm::{LayerNorm, Norm, RmsNorm},
 };
 
 /// Why a model could not be built or run on this input.

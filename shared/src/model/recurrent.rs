@@ -13,7 +13,7 @@ use burn::{
     },
 };
 
-use super::{Init, ModelError, Params};
+use super::{Init, ModelError, Params, project};
 
 /// What computes the next state from the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -89,7 +89,7 @@ impl Recurrent {
     /// `[batch, sequence, input]` and the state before it → the state after each step.
     pub fn forward(&self, x: Tensor<3>, mut state: State) -> Vec<State> {
         let (weight_ih, weight_hh) = (self.weight_ih.val(), self.weight_hh.val());
-        let from_input = project(x, weight_ih.transpose(), self.bias_ih.val());
+        let from_input = project(x, weight_ih.transpose(), Some(self.bias_ih.val()));
         let (weight_hh, bias_hh) = (weight_hh.transpose(), self.bias_hh.val());
         let mut inputs = Vec::new();
         unbind(from_input, &mut inputs);
@@ -103,15 +103,6 @@ impl Recurrent {
         };
         inputs.into_iter().map(step).collect()
     }
-}
-
-/// `x · weight + bias`, all positions as rows of one product: `[batch, sequence, in]` →
-/// `[batch, sequence, out]`. At rank 3 burn would copy a transposed weight first, for each token that is
-/// generated.
-pub(super) fn project(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
-    let ([batch, sequence, input], [_, output]) = (x.dims(), weight.dims());
-    let rows = x.reshape([batch * sequence, input]);
-    linear(rows, weight, Some(bias)).reshape([batch, sequence, output])
 }
 
 /// The gates are input, forget, cell, output, side by side: `[batch, 4 · hidden]`

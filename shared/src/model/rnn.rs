@@ -20,7 +20,8 @@ use burn::{
 
 use super::{
     Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
-    recurrent::{Cell, Recurrent, State, at_end, project},
+    project,
+    recurrent::{Cell, Recurrent, State, at_end},
     spec::sizes_in_range,
 };
 
@@ -362,7 +363,7 @@ impl Block for Decoder {
             Value::R2(x) if x.dims()[1] == hidden => {
                 Value::R2(module::linear(x, weight, Some(bias)))
             }
-            Value::R3(x) if x.dims()[2] == hidden => Value::R3(project(x, weight, bias)),
+            Value::R3(x) if x.dims()[2] == hidden => Value::R3(project(x, weight, Some(bias))),
             other => return Err(wrong(pass, format!("FP32 [..., {hidden}]"), &other)),
         }
         .into())

@@ -6,12 +6,14 @@ use burn::{
     tensor::{
         Int, Tensor,
         activation::{gelu, gelu_approximate, softmax},
-        module::{embedding, layer_norm, linear},
+        module::embedding,
     },
 };
 
 use super::{BertAct, BertSpec, IDS, MASK, TYPES};
-use crate::model::{Activation, Block, Init, ModelError, Params, Pass, Value};
+use crate::model::{
+    Activation, Block, Init, LayerNorm, Linear, ModelError, Norm, Params, Pass, Value,
+};
 
 /// Standard deviation of new weights: `initializer_range` of every published BERT.
 const STD: f32 = 0.02;
@@ -43,7 +45,7 @@ impl Embeddings {
             words: table("word_embeddings", spec.vocab_size)?,
             positions: table("position_embeddings", spec.max_position_embeddings)?,
             types: table("token_type_embeddings", spec.type_vocab_size)?,
-            norm: LayerNorm::new("bert.embeddings.LayerNorm", spec, params)?,
+            norm: norm("bert.embeddings.LayerNorm", spec, params)?,
         })
     }
 }
@@ -110,11 +112,11 @@ impl Layer {
         let name = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
         Ok(Self {
             attention: SelfAttention::new(&name("attention.self"), spec, params)?,
-            attention_output: Linear::new(&name("attention.output.dense"), [hidden; 2], params)?,
-            attention_norm: LayerNorm::new(&name("attention.output.LayerNorm"), spec, params)?,
-            intermediate: Linear::new(&name("intermediate.dense"), [hidden, wide], params)?,
-            output: Linear::new(&name("output.dense"), [wide, hidden], params)?,
-            output_norm: LayerNorm::new(&name("output.LayerNorm"), spec, params)?,
+            attention_output: dense(&name("attention.output.dense"), [hidden; 2], params)?,
+            attention_norm: norm(&name("attention.output.LayerNorm"), spec, params)?,
+            intermediate: dense(&name("intermediate.dense"), [hidden, wide], params)?,
+            output: dense(&name("output.dense"), [wide, hidden], params)?,
+            output_norm: norm(&name("output.LayerNorm"), spec, params)?,
             act: spec.hidden_act,
             ends,
         })
@@ -148,8 +150,7 @@ struct SelfAttention {
 
 impl SelfAttention {
     fn new(name: &str, spec: &BertSpec, params: &mut Params<'_>) -> Result<Self, ModelError> {
-        let mut part =
-            |part: &str| Linear::new(&format!("{name}.{part}"), [spec.hidden_size; 2], params);
+        let mut part = |part: &str| dense(&format!("{name}.{part}"), [spec.hidden_size; 2], params);
         let (query, key, value) = (part("query")?, part("key")?, part("value")?);
         Ok(Self { query, key, value, heads: spec.num_attention_heads })
     }
@@ -177,64 +178,16 @@ fn padding_bias(mask: Tensor<2, Int>) -> Tensor<4> {
     mask.float().sub_scalar(1.0).mul_scalar(f32::MAX).reshape([batch, 1, 1, sequence])
 }
 
-/// `x · Wᵀ + b` on the last dimension.
-#[derive(Module, Debug)]
-pub struct Linear {
-    /// `[out, in]`
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
+pub fn dense(
+    name: &str,
+    features: [usize; 2],
+    params: &mut Params<'_>,
+) -> Result<Linear, ModelError> {
+    Linear::new(name, features, Init::Normal(STD), params)
 }
 
-impl Linear {
-    pub fn new(
-        name: &str,
-        [input, output]: [usize; 2],
-        params: &mut Params<'_>,
-    ) -> Result<Self, ModelError> {
-        let init = Init::Normal(STD);
-        Ok(Self {
-            weight: params.param(&format!("{name}.weight"), [output, input], init)?,
-            bias: params.param(&format!("{name}.bias"), [output], Init::Zeros)?,
-        })
-    }
-
-    /// `[..., in]` → `[..., out]`
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        // PyTorch's layout; the product reads it by strides, without a copy.
-        linear(x, self.weight.val().transpose(), Some(self.bias.val()))
-    }
-
-    pub fn input_width(&self) -> usize {
-        self.weight.dims()[1]
-    }
-}
-
-/// Ba, Kiros, Hinton, "Layer Normalization" (2016).
-#[derive(Module, Debug)]
-struct LayerNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    fn new(name: &str, spec: &BertSpec, params: &mut Params<'_>) -> Result<Self, ModelError> {
-        let shape = [spec.hidden_size];
-        Ok(Self {
-            weight: params.param(&format!("{name}.weight"), shape, Init::Ones)?,
-            bias: params.param(&format!("{name}.bias"), shape, Init::Zeros)?,
-            epsilon: spec.layer_norm_eps,
-        })
-    }
-
-    /// `[batch, sequence, hidden]` → the same
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
-    }
-
-    fn width(&self) -> usize {
-        self.weight.dims()[0]
-    }
+fn norm(name: &str, spec: &BertSpec, params: &mut Params<'_>) -> Result<LayerNorm, ModelError> {
+    LayerNorm::new(name, spec.hidden_size, spec.layer_norm_eps, params)
 }
 
 /// The hidden states `[batch, sequence, hidden]` that reach a stage, and their padding mask.

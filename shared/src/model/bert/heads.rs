@@ -5,8 +5,8 @@ use burn::{
     tensor::{Tensor, activation::tanh},
 };
 
-use super::encoder::{Linear, hidden_states};
-use crate::model::{Activation, Block, ModelError, Params, Pass, Value};
+use super::encoder::{dense, hidden_states};
+use crate::model::{Activation, Block, Linear, ModelError, Params, Pass, Value};
 
 /// Least length that a sentence embedding is divided by, as in PyTorch's `normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
@@ -22,7 +22,7 @@ pub struct Pooler {
 
 impl Pooler {
     pub fn new(hidden: usize, params: &mut Params<'_>) -> Result<Self, ModelError> {
-        Ok(Self { dense: Linear::new("bert.pooler.dense", [hidden; 2], params)? })
+        Ok(Self { dense: dense("bert.pooler.dense", [hidden; 2], params)? })
     }
 }
 
@@ -31,7 +31,7 @@ impl Block for Pooler {
         let (x, _) = hidden_states(pass.stage, input, self.dense.input_width())?;
         let [batch, _, hidden] = x.dims();
         let first = x.narrow(1, 0, 1).reshape([batch, hidden]);
-        Ok(Value::R2(tanh(self.dense.forward(first))).into())
+        Ok(Value::R2(tanh(self.dense.forward_rows(first))).into())
     }
 }
 
@@ -43,7 +43,7 @@ pub struct Classifier {
 
 impl Classifier {
     pub fn new(hidden: usize, classes: usize, params: &mut Params<'_>) -> Result<Self, ModelError> {
-        Ok(Self { classifier: Linear::new("classifier", [hidden, classes], params)? })
+        Ok(Self { classifier: dense("classifier", [hidden, classes], params)? })
     }
 }
 
@@ -52,7 +52,7 @@ impl Block for Classifier {
         let hidden = self.classifier.input_width();
         match input.into_single(pass.stage)? {
             Value::R2(x) if x.dims()[1] == hidden => {
-                Ok(Value::R2(self.classifier.forward(x)).into())
+                Ok(Value::R2(self.classifier.forward_rows(x)).into())
             }
             other => Err(ModelError::Input {
                 stage: pass.stage.into(),

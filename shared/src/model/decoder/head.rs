@@ -5,8 +5,8 @@ use burn::{
     tensor::Tensor,
 };
 
-use super::{Norm, hidden_states, linear::project};
-use crate::model::{Activation, Block, Init, ModelError, Params, Pass, Value};
+use super::{Norm, hidden_states};
+use crate::model::{Activation, Block, Init, ModelError, Params, Pass, Value, project};
 
 /// What the head's table is called, `[vocabulary, hidden]`.
 #[derive(Debug, Clone, Copy)]

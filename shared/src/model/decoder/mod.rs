@@ -10,8 +10,6 @@
 mod attention;
 mod embedding;
 mod head;
-mod linear;
-mod norm;
 mod rope;
 
 use burn::tensor::Tensor;
@@ -21,11 +19,9 @@ pub(super) use self::{
     attention::{Heads, attend},
     embedding::Embedding,
     head::{Head, HeadNames},
-    linear::Linear,
-    norm::{LayerNorm, Norm, RmsNorm},
     rope::Rope,
 };
-use super::{Activation, ModelError, Pass, Value};
+use super::{Activation, ModelError, Norm, Pass, Value};
 
 /// Why a tied model is not trained.
 pub(super) const TIED: &str = "a tied head shares its table with the embedding, which a cut gives to \

@@ -28,6 +28,18 @@ impl Linear {
         Ok(Self { weight, bias: None, out_first: true })
     }
 
+    /// PyTorch's `Linear` with a bias that starts at zero: `[out, in]`.
+    pub fn new(
+        name: &str,
+        features: [usize; 2],
+        init: Init,
+        params: &mut Params<'_>,
+    ) -> Result<Self, ModelError> {
+        let linear = Self::plain(name, features, init, params)?;
+        let bias = params.param(&format!("{name}.bias"), [features[1]], Init::Zeros)?;
+        Ok(Self { bias: Some(bias), ..linear })
+    }
+
     /// GPT-2's `Conv1D`: `[in, out]`, with a bias.
     pub fn conv1d(
         name: &str,
@@ -41,10 +53,22 @@ impl Linear {
     }
 
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        project(x, self.matrix(), self.bias.as_ref().map(|b| b.val()))
+    }
+
+    /// The same for `[batch, in]`.
+    pub fn forward_rows(&self, x: Tensor<2>) -> Tensor<2> {
+        rows(x, self.matrix(), self.bias.as_ref().map(|b| b.val()))
+    }
+
+    pub fn input_width(&self) -> usize {
+        self.weight.dims()[usize::from(self.out_first)]
+    }
+
+    /// `[in, out]`; a transposed one is read by strides, without a copy.
+    fn matrix(&self) -> Tensor<2> {
         let weight = self.weight.val();
-        // The product reads a transposed weight by strides, without a copy.
-        let weight = if self.out_first { weight.transpose() } else { weight };
-        project(x, weight, self.bias.as_ref().map(|b| b.val()))
+        if self.out_first { weight.transpose() } else { weight }
     }
 }
 
@@ -55,10 +79,13 @@ impl Linear {
 /// position, the whole table for each token.
 pub fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let ([batch, sequence, input], [_, output]) = (x.dims(), weight.dims());
-    let y = x.reshape([batch * sequence, input]).matmul(weight);
-    let y = match bias {
+    rows(x.reshape([batch * sequence, input]), weight, bias).reshape([batch, sequence, output])
+}
+
+fn rows(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let y = x.matmul(weight);
+    match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
-    };
-    y.reshape([batch, sequence, output])
+    }
 }

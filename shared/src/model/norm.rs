@@ -7,7 +7,7 @@ use burn::{
 
 use crate::model::{Init, ModelError, Params};
 
-/// What a decoder normalises with.
+/// What a transformer normalises with.
 pub trait Norm: Module + ModuleDisplay + Sync + 'static {
     fn forward(&self, x: Tensor<3>) -> Tensor<3>;
 }
@@ -32,6 +32,10 @@ impl LayerNorm {
             bias: params.param(&format!("{name}.bias"), [hidden], Init::Zeros)?,
             epsilon,
         })
+    }
+
+    pub fn width(&self) -> usize {
+        self.weight.dims()[0]
     }
 }
 
