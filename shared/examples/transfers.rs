@@ -8,11 +8,14 @@
 use std::{error::Error, io, time::Duration};
 
 use cleave_shared::link::{DeviceId, Profile, Scheduler, WhatIf};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
 /// What a client tells the server before it falls silent, and the answer.
 const HEADER: u64 = 8;
 const ANSWER: u64 = 1;
+/// Transfers begin at a random phase of whatever ticks on the way, up to this long.
+const PHASE: Duration = Duration::from_millis(20);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -22,10 +25,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seed = next("SEED")?.parse()?;
     let mut lab = WhatIf::new(Scheduler::default());
     let device = lab.join(&profile, seed);
+    let mut phases = StdRng::seed_from_u64(seed);
     for line in io::stdin().lines() {
         let (bytes, streams, repetitions): (u64, u64, u64) = serde_json::from_str(&line?)?;
         let times: Option<Vec<f64>> = (0..repetitions)
-            .map(|_| transfer(&mut lab, device, bytes, streams, settle))
+            .map(|_| {
+                let settle = settle + PHASE.mul_f64(phases.random());
+                transfer(&mut lab, device, bytes, streams, settle)
+            })
             .map(|time| time.map(|time| time.as_secs_f64() * 1e3))
             .collect();
         let times = times.ok_or("the link lets nothing through")?;

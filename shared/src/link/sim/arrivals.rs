@@ -2,9 +2,10 @@
 
 use super::super::nr::Way;
 use super::{
-    Event, HELD_ANSWER_NS, Network,
-    flow::{Answer, Stretch},
+    Event, Network,
+    flow::Stretch,
     packet::{AckPacket, FlowId, Kind},
+    receiver::{Answer, Arrived},
     way,
 };
 
@@ -22,9 +23,10 @@ impl Network {
             && let Some(packet) = device.lanes[way as usize].land(at)
         {
             match packet.kind {
-                Kind::Data { flow, start, len, ack } => {
-                    let end = start + u64::from(len);
-                    self.data_arrived(flow, index, Stretch { start, end }, packet.at, at);
+                Kind::Data { flow, start, len, order, ack } => {
+                    let stretch = Stretch { start, end: start + u64::from(len) };
+                    let arrived = Arrived { stretch, order, sent_at: packet.at };
+                    self.data_arrived(flow, index, &arrived, at);
                     if let Some(ack) = ack {
                         self.ack_arrived(&ack, index, at);
                     }
@@ -36,29 +38,22 @@ impl Network {
         self.arm_arrival(way, index);
     }
 
-    pub(super) fn data_arrived(
-        &mut self,
-        id: FlowId,
-        index: usize,
-        stretch: Stretch,
-        echo: u64,
-        at: u64,
-    ) {
+    fn data_arrived(&mut self, id: FlowId, index: usize, packet: &Arrived, at: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = flow.delivered();
-        if flow.arrived(stretch) {
+        let (readable, answer) = flow.arrived(id, packet, at);
+        if readable {
             self.wakes.extend(flow.reader.take());
             if flow.window.is_none() {
                 self.wakes.extend(flow.writer.take());
             }
         }
         let fresh = flow.delivered() - before;
-        let answer = flow.answer(id, echo);
         let Some(device) = &mut self.devices[index] else { return };
         device.lanes[way(id) as usize].counters.delivered_bytes += fresh;
         match answer {
             Answer::Now(ack) => self.send_ack(ack, index, at),
-            Answer::Later => self.queue_event(at + HELD_ANSWER_NS, Event::HeldAnswer(id)),
+            Answer::At(later) => self.queue_event(later, Event::HeldAnswer(id)),
             Answer::None => {}
         }
     }

@@ -21,6 +21,8 @@ mod fading;
 mod flow;
 mod lane;
 mod packet;
+mod receiver;
+mod repair;
 mod scheduler;
 mod senders;
 mod window;
@@ -57,9 +59,6 @@ const PACKET_HEADERS: u32 = 52;
 /// than that many bytes.
 const TURN_PACKETS: usize = 12;
 const TURN_BYTES: u32 = 32 << 10;
-
-/// How long an acknowledgement may wait for data to ride on (Linux' least, 40 ms).
-const HELD_ANSWER_NS: u64 = 40_000_000;
 
 /// Names a device of a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

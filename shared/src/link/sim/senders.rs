@@ -28,50 +28,49 @@ impl Network {
             turn += 1;
             let len = (stretch.end - stretch.start) as u32;
             let wire = len + device.packet_overhead;
-            let ack = self.ride_along(id);
-            let kind = Kind::Data { flow: id, start: stretch.start, len, ack };
+            let order = flow.next_order();
+            let ack = self.ride_along(id, now);
+            let kind = Kind::Data { flow: id, start: stretch.start, len, order, ack };
             let packet = Packet { kind, wire, at: now };
             let dropped = !self.offer(way, index, packet, !open);
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.sent(stretch, now, dropped);
             }
-            if dropped {
-                self.set_timer(id, now);
-            }
         }
+        self.set_timer(id, now);
     }
 
-    pub(super) fn set_timer(&mut self, id: FlowId, now: u64) {
+    /// Sees to it that the flow's deadline is met.
+    fn set_timer(&mut self, id: FlowId, now: u64) {
         if let Some(flow) = self.flows.get_mut(&id)
-            && !flow.timer_set
-            && let Some(deadline) = flow.deadline(now)
+            && let Some(deadline) = flow.deadline(now).map(|at| at.max(now + 1))
+            && flow.repair.timer_at.is_none_or(|at| at > deadline)
         {
-            flow.timer_set = true;
+            flow.repair.timer_at = Some(deadline);
             self.queue_event(deadline, Event::Timer(id));
         }
     }
 
     pub(super) fn timer(&mut self, id: FlowId, now: u64) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        flow.timer_set = false;
-        if flow.timed_out(now) {
+        if let Some(flow) = self.flows.get_mut(&id)
+            && flow.repair.timer_at == Some(now)
+        {
+            flow.repair.timer_at = None;
+            flow.timed_out(now);
             self.pump(id, now);
-            self.set_timer(id, now);
         }
     }
 
     /// The acknowledgement of the reverse flow that data of this one can carry.
-    pub(super) fn ride_along(&mut self, id: FlowId) -> Option<AckPacket> {
-        let reverse = self.flows.get_mut(&id.reverse())?;
-        reverse.set_interactive();
-        reverse.held_answer(id.reverse())
+    fn ride_along(&mut self, id: FlowId, now: u64) -> Option<AckPacket> {
+        self.flows.get_mut(&id.reverse())?.ride_along(id.reverse(), now)
     }
 
     /// Nothing took the acknowledgement along in time.
     pub(super) fn answer_late(&mut self, id: FlowId, now: u64) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let index = flow.device;
-        if let Some(ack) = flow.held_answer(id) {
+        if let Some(ack) = flow.late_answer(id, now) {
             self.send_ack(ack, index, now);
         }
     }

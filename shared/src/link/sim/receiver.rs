@@ -1,0 +1,182 @@
+//! The receiving end of a flow: what has arrived, and when that is acknowledged.
+//!
+//! As Linux 6.1 does it (net/ipv4/tcp_input.c): quick acks at first, then one for every second packet
+//! (RFC 5681 section 4.2), held back for 40 ms at most; while there is a hole the first three go at
+//! once and later ones are compressed.
+
+use std::collections::BTreeMap;
+
+use super::{
+    flow::Stretch,
+    packet::{AckPacket, FlowId},
+};
+
+/// So many packets a receiver answers one by one at first, so that the sender's window opens sooner.
+const QUICK_ANSWERS: u8 = 16;
+/// How long an acknowledgement may wait for data to ride on (TCP_DELACK_MIN).
+const HOLD_NS: u64 = 40_000_000;
+/// So many acknowledgements of one hole go at once; then they are held back for a twentieth of a round
+/// trip or 1 ms (tcp_comp_sack_delay_ns), or until so many are due (tcp_comp_sack_nr).
+const HOLE_ANSWERS: u8 = 3;
+const HOLE_HOLD_NS: u64 = 1_000_000;
+const HOLE_HELD_MOST: u8 = 44;
+/// A sender that was silent for longer is met with quick acks again (its least retransmission timeout).
+const SILENCE_NS: u64 = 200_000_000;
+
+/// What becomes of an acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    Now(AckPacket),
+    /// Held back until then; a timer is to be set.
+    At(u64),
+    None,
+}
+
+/// A packet of data as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived {
+    pub(super) stretch: Stretch,
+    /// Its place in the order of sending, and when it was sent.
+    pub(super) order: u64,
+    pub(super) sent_at: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// All before this offset is there, and what is there beyond it.
+    pub(super) next: u64,
+    islands: BTreeMap<u64, u64>,
+    /// The end of the last byte that is there, and how many are there in all.
+    pub(super) highest: u64,
+    pub(super) delivered: u64,
+    /// The latest packet that arrived, in the order of sending.
+    latest: u64,
+    /// When the last one arrived.
+    heard_at: u64,
+
+    unanswered: u8,
+    quick_answers: u8,
+    /// The receiver sends data of its own, soon after what it hears (Linux' ping-pong mode): its answers
+    /// can ride along.
+    interactive: bool,
+    held: Option<Held>,
+    /// Answers that the present hole has had, and where it begins.
+    hole_answers: (u64, u8),
+    hole_held: u8,
+}
+
+/// An acknowledgement that waits.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    until: u64,
+    /// When the packet that it answers was sent.
+    echo: u64,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            next: 0,
+            islands: BTreeMap::new(),
+            highest: 0,
+            delivered: 0,
+            latest: 0,
+            heard_at: 0,
+            unanswered: 0,
+            quick_answers: QUICK_ANSWERS,
+            interactive: false,
+            held: None,
+            hole_answers: (0, 0),
+            hole_held: 0,
+        }
+    }
+
+    /// Takes a packet in. True if it filled the last hole.
+    pub(super) fn arrived(&mut self, packet: &Arrived) -> bool {
+        let Stretch { start, end } = packet.stretch;
+        let had_holes = !self.islands.is_empty();
+        self.latest = self.latest.max(packet.order);
+        self.highest = self.highest.max(end);
+        self.unanswered = self.unanswered.saturating_add(1);
+        if start > self.next {
+            if self.islands.insert(start, end).is_none() {
+                self.delivered += end - start;
+            }
+        } else if end > self.next {
+            self.delivered += end - self.next;
+            self.next = end;
+            while let Some(island) = self.islands.first_entry()
+                && *island.key() <= self.next
+            {
+                self.next = self.next.max(island.remove());
+            }
+        }
+        had_holes && self.islands.is_empty()
+    }
+
+    /// What is done about the acknowledgement of `packet`. `filled`: it filled the last hole;
+    /// `round_trip`: the least, which bounds how long answers to a hole are held back.
+    pub(super) fn answer(
+        &mut self,
+        flow: FlowId,
+        packet: &Arrived,
+        filled: bool,
+        round_trip: u64,
+        now: u64,
+    ) -> Answer {
+        if now > self.heard_at + SILENCE_NS + round_trip {
+            self.quick_answers = QUICK_ANSWERS;
+        }
+        self.heard_at = now;
+        let in_hole = !self.islands.is_empty() && packet.stretch.start > self.next;
+        let quick = self.quick_answers > 0 && !self.interactive;
+        if filled || quick || (self.unanswered >= 2 && !in_hole) {
+            self.quick_answers = self.quick_answers.saturating_sub(1);
+            return Answer::Now(self.ack(flow, packet.sent_at));
+        }
+        let hold = match in_hole {
+            false => HOLD_NS,
+            true if self.hole_is_new() => return Answer::Now(self.ack(flow, packet.sent_at)),
+            true => (round_trip / 20).min(HOLE_HOLD_NS),
+        };
+        self.hole_held += u8::from(in_hole);
+        if self.hole_held >= HOLE_HELD_MOST {
+            return Answer::Now(self.ack(flow, packet.sent_at));
+        }
+        let until = (now + hold).min(self.held.map_or(u64::MAX, |held| held.until));
+        let later = self.held.replace(Held { until, echo: packet.sent_at });
+        if later.is_some_and(|held| held.until == until) { Answer::None } else { Answer::At(until) }
+    }
+
+    /// Whether the present hole has had few answers; counts this one.
+    fn hole_is_new(&mut self) -> bool {
+        if self.hole_answers.0 != self.next {
+            self.hole_answers = (self.next, 0);
+        }
+        self.hole_answers.1 += 1;
+        self.hole_answers.1 = self.hole_answers.1.min(HOLE_ANSWERS + 1);
+        self.hole_answers.1 <= HOLE_ANSWERS
+    }
+
+    /// The acknowledgement that was held back until now: nothing took it along.
+    pub(super) fn late(&mut self, flow: FlowId, now: u64) -> Option<AckPacket> {
+        let held = self.held.filter(|held| held.until <= now)?;
+        if self.islands.is_empty() {
+            // Waiting was in vain: it does not seem to be that kind of conversation.
+            self.interactive = false;
+        }
+        Some(self.ack(flow, held.echo))
+    }
+
+    /// The receiver sends data, which takes along what was held back.
+    pub(super) fn ride_along(&mut self, flow: FlowId, now: u64) -> Option<AckPacket> {
+        self.interactive |= self.delivered > 0 && now < self.heard_at + HOLD_NS;
+        let held = self.held?;
+        Some(self.ack(flow, held.echo))
+    }
+
+    fn ack(&mut self, flow: FlowId, echo: u64) -> AckPacket {
+        (self.unanswered, self.hole_held, self.held) = (0, 0, None);
+        AckPacket { flow, next: self.next, latest: self.latest, delivered: self.delivered, echo }
+    }
+}
