@@ -23,15 +23,15 @@ impl Network {
             && let Some(packet) = device.lanes[way as usize].land(at)
         {
             match packet.kind {
-                Kind::Data { flow, start, len, order, ack } => {
+                Kind::Data { flow, start, len, order, stamp, ack } => {
                     let stretch = Stretch { start, end: start + u64::from(len) };
-                    let arrived = Arrived { stretch, order, sent_at: packet.at };
+                    let arrived = Arrived { stretch, order, sent_at: packet.at, stamp };
                     self.data_arrived(flow, index, &arrived, at);
                     if let Some(ack) = ack {
-                        self.ack_arrived(&ack, index, at);
+                        self.ack_arrived(&ack, index, packet.at, at);
                     }
                 }
-                Kind::Ack(ack) => self.ack_arrived(&ack, index, at),
+                Kind::Ack(ack) => self.ack_arrived(&ack, index, packet.at, at),
                 Kind::Handshake { uplink, step } => self.handshake_arrived(uplink, step, at),
             }
         }
@@ -58,9 +58,9 @@ impl Network {
         }
     }
 
-    pub(super) fn ack_arrived(&mut self, ack: &AckPacket, index: usize, at: u64) {
+    pub(super) fn ack_arrived(&mut self, ack: &AckPacket, index: usize, sent_at: u64, at: u64) {
         let Some(flow) = self.flows.get_mut(&ack.flow) else { return };
-        flow.acknowledged(ack, at);
+        flow.acknowledged(ack, sent_at, at);
         if let Some(device) = &mut self.devices[index] {
             device.last_rtt_ns = flow.smoothed_rtt();
         }

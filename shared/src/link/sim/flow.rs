@@ -74,6 +74,9 @@ pub(super) struct Flow {
     acked: u64,
     delivered_seen: u64,
     last_heard: u64,
+    /// When the last acknowledgement was sent, and how far it lets the sender go.
+    stamp: u64,
+    window_end: u64,
     pub(super) repair: Repair,
     /// In a lane's list of senders that wait for room.
     pub(super) waiting: bool,
@@ -106,9 +109,11 @@ impl Flow {
             acked: 0,
             delivered_seen: 0,
             last_heard: 0,
+            stamp: 0,
+            window_end: u64::MAX,
             repair: Repair::new(mss),
             waiting: false,
-            receiver: Receiver::new(),
+            receiver: Receiver::new(mss, (2 * pipe).max(MIN_RECEIVE_WINDOW)),
             taken: 0,
             reader: None,
             writer: None,
@@ -185,9 +190,14 @@ impl Flow {
     fn fresh_stretch(&self) -> Option<Stretch> {
         // The end of the stream takes one position, as TCP's FIN does.
         let end = self.written + u64::from(self.finished.is_some());
-        let stop = end.min(self.taken + self.receive_window);
+        let stop = end.min(self.taken + self.receive_window).min(self.window_end);
         let stretch = Stretch { start: self.sent, end: stop.min(self.sent + u64::from(self.mss)) };
         (stretch.end > stretch.start).then_some(stretch)
+    }
+
+    /// When the acknowledgement was sent that the sender has heard last.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// The place of the next packet in the order of sending; the first is 1.
@@ -211,7 +221,8 @@ impl Flow {
     }
 
     /// An acknowledgement has come back.
-    pub(super) fn acknowledged(&mut self, ack: &AckPacket, now: u64) {
+    pub(super) fn acknowledged(&mut self, ack: &AckPacket, sent_at: u64, now: u64) {
+        (self.stamp, self.window_end) = (sent_at, ack.window_end);
         let seen = Seen {
             next: ack.next,
             delivered: ack.delivered,
@@ -289,7 +300,7 @@ impl Flow {
     /// acknowledgement.
     pub(super) fn arrived(&mut self, id: FlowId, packet: &Arrived, now: u64) -> (bool, Answer) {
         let before = self.receiver.next;
-        let filled = self.receiver.arrived(packet);
+        let filled = self.receiver.arrived(packet, now);
         let answer = match &self.window {
             Some(window) => {
                 self.receiver.answer(id, packet, filled, window.clock(now).least, now)

@@ -19,6 +19,7 @@ mod arrivals;
 mod capacity;
 mod fading;
 mod flow;
+mod growth;
 mod lane;
 mod packet;
 mod receiver;

@@ -25,7 +25,8 @@ pub(super) struct Packet {
 pub(super) enum Kind {
     /// Bytes `start..start + len` of a flow; the end of a stream counts as one byte. It may carry an
     /// acknowledgement of the reverse flow. `order`: its place in the order of sending.
-    Data { flow: FlowId, start: u64, len: u32, order: u64, ack: Option<AckPacket> },
+    /// `stamp`: when the acknowledgement was sent that the sender had heard last.
+    Data { flow: FlowId, start: u64, len: u32, order: u64, stamp: u64, ack: Option<AckPacket> },
     /// Answers the flow's data on the other direction.
     Ack(AckPacket),
     /// The three packets that open a connection, named by its uplink flow.
@@ -42,6 +43,8 @@ pub(super) struct AckPacket {
     pub(super) latest: u64,
     /// How many bytes are there in all.
     pub(super) delivered: u64,
+    /// How far the receiver lets the sender go.
+    pub(super) window_end: u64,
     /// `at` of the packet that is answered: the timestamp option of RFC 7323.
     pub(super) echo: u64,
 }

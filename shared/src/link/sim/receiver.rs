@@ -1,13 +1,15 @@
 //! The receiving end of a flow: what has arrived, and when that is acknowledged.
 //!
-//! As Linux 6.1 does it (net/ipv4/tcp_input.c): quick acks at first, then one for every second packet
-//! (RFC 5681 section 4.2), held back for 40 ms at most; while there is a hole the first three go at
-//! once and later ones are compressed.
+//! As Linux 6.1 does it (net/ipv4/tcp_input.c): quick acks at first and while the window grows, unless
+//! the receiver sends data itself; else one for every second packet (RFC 5681 section 4.2), held back for
+//! 40 ms at most. Packets that come together are answered when the application has read them. While
+//! there is a hole the first three answers go at once and later ones are compressed.
 
 use std::collections::BTreeMap;
 
 use super::{
     flow::Stretch,
+    growth::ReceiveWindow,
     packet::{AckPacket, FlowId},
 };
 
@@ -39,6 +41,8 @@ pub(super) struct Arrived {
     /// Its place in the order of sending, and when it was sent.
     pub(super) order: u64,
     pub(super) sent_at: u64,
+    /// When the acknowledgement was sent that its sender had heard last.
+    pub(super) stamp: u64,
 }
 
 #[derive(Debug)]
@@ -51,8 +55,10 @@ pub(super) struct Receiver {
     pub(super) delivered: u64,
     /// The latest packet that arrived, in the order of sending.
     latest: u64,
-    /// When the last one arrived.
+    /// When the last one arrived, and how many came at that instant.
     heard_at: u64,
+    together: u8,
+    window: ReceiveWindow,
 
     unanswered: u8,
     quick_answers: u8,
@@ -74,7 +80,8 @@ struct Held {
 }
 
 impl Receiver {
-    pub(super) fn new() -> Self {
+    /// `most_window`: what the system lets the receive window grow to, bytes.
+    pub(super) fn new(mss: u32, most_window: u64) -> Self {
         Self {
             next: 0,
             islands: BTreeMap::new(),
@@ -82,6 +89,8 @@ impl Receiver {
             delivered: 0,
             latest: 0,
             heard_at: 0,
+            together: 0,
+            window: ReceiveWindow::new(mss, most_window),
             unanswered: 0,
             quick_answers: QUICK_ANSWERS,
             interactive: false,
@@ -92,9 +101,12 @@ impl Receiver {
     }
 
     /// Takes a packet in. True if it filled the last hole.
-    pub(super) fn arrived(&mut self, packet: &Arrived) -> bool {
+    pub(super) fn arrived(&mut self, packet: &Arrived, now: u64) -> bool {
         let Stretch { start, end } = packet.stretch;
         let had_holes = !self.islands.is_empty();
+        if now > self.heard_at {
+            self.window.read(self.next, self.heard_at);
+        }
         self.latest = self.latest.max(packet.order);
         self.highest = self.highest.max(end);
         self.unanswered = self.unanswered.saturating_add(1);
@@ -127,14 +139,22 @@ impl Receiver {
         if now > self.heard_at + SILENCE_NS + round_trip {
             self.quick_answers = QUICK_ANSWERS;
         }
+        self.together = if now == self.heard_at { self.together.saturating_add(1) } else { 1 };
         self.heard_at = now;
+        let Stretch { start, end } = packet.stretch;
+        if self.window.arrived(end - start, packet.stamp, now) {
+            self.quick_answers |= 1;
+        }
         let in_hole = !self.islands.is_empty() && packet.stretch.start > self.next;
         let quick = self.quick_answers > 0 && !self.interactive;
-        if filled || quick || (self.unanswered >= 2 && !in_hole) {
+        let at_once = self.together < 2 || self.window.is_growing();
+        if filled || quick || (self.unanswered >= 2 && !in_hole && at_once) {
             self.quick_answers = self.quick_answers.saturating_sub(1);
             return Answer::Now(self.ack(flow, packet.sent_at));
         }
         let hold = match in_hole {
+            // When the application has read them all.
+            false if self.unanswered >= 2 => 0,
             false => HOLD_NS,
             true if self.hole_is_new() => return Answer::Now(self.ack(flow, packet.sent_at)),
             true => (round_trip / 20).min(HOLE_HOLD_NS),
@@ -161,11 +181,16 @@ impl Receiver {
     /// The acknowledgement that was held back until now: nothing took it along.
     pub(super) fn late(&mut self, flow: FlowId, now: u64) -> Option<AckPacket> {
         let held = self.held.filter(|held| held.until <= now)?;
-        if self.islands.is_empty() {
+        if self.islands.is_empty() && self.unanswered < 2 {
             // Waiting was in vain: it does not seem to be that kind of conversation.
             self.interactive = false;
         }
         Some(self.ack(flow, held.echo))
+    }
+
+    /// How far the sender may go.
+    pub(super) fn window_end(&self) -> u64 {
+        self.next + self.window.offered
     }
 
     /// The receiver sends data, which takes along what was held back.
@@ -177,6 +202,13 @@ impl Receiver {
 
     fn ack(&mut self, flow: FlowId, echo: u64) -> AckPacket {
         (self.unanswered, self.hole_held, self.held) = (0, 0, None);
-        AckPacket { flow, next: self.next, latest: self.latest, delivered: self.delivered, echo }
+        AckPacket {
+            flow,
+            next: self.next,
+            latest: self.latest,
+            delivered: self.delivered,
+            window_end: self.window_end(),
+            echo,
+        }
     }
 }

@@ -28,9 +28,9 @@ impl Network {
             turn += 1;
             let len = (stretch.end - stretch.start) as u32;
             let wire = len + device.packet_overhead;
-            let order = flow.next_order();
+            let (order, stamp) = (flow.next_order(), flow.stamp());
             let ack = self.ride_along(id, now);
-            let kind = Kind::Data { flow: id, start: stretch.start, len, order, ack };
+            let kind = Kind::Data { flow: id, start: stretch.start, len, order, stamp, ack };
             let packet = Packet { kind, wire, at: now };
             let dropped = !self.offer(way, index, packet, !open);
             if let Some(flow) = self.flows.get_mut(&id) {
