@@ -15,8 +15,6 @@ use super::{
 
 /// So many packets a receiver answers one by one at first, so that the sender's window opens sooner.
 const QUICK_ANSWERS: u8 = 16;
-/// How long an acknowledgement may wait for data to ride on (TCP_DELACK_MIN).
-const HOLD_NS: u64 = 40_000_000;
 /// So many acknowledgements of one hole go at once; then they are held back for a twentieth of a round
 /// trip or 1 ms (tcp_comp_sack_delay_ns), or until so many are due (tcp_comp_sack_nr).
 const HOLE_ANSWERS: u8 = 3;
@@ -55,9 +53,8 @@ pub(super) struct Receiver {
     pub(super) delivered: u64,
     /// The latest packet that arrived, in the order of sending.
     latest: u64,
-    /// When the last one arrived, and how many came at that instant.
+    /// When the last one arrived.
     heard_at: u64,
-    together: u8,
     window: ReceiveWindow,
 
     unanswered: u8,
@@ -65,10 +62,37 @@ pub(super) struct Receiver {
     /// The receiver sends data of its own, soon after what it hears (Linux' ping-pong mode): its answers
     /// can ride along.
     interactive: bool,
+    hold: Hold,
     held: Option<Held>,
     /// Answers that the present hole has had, and where it begins.
     hole_answers: (u64, u8),
     hole_held: u8,
+}
+
+/// How long an acknowledgement may wait for data to ride on, ns: adapts to the gaps between packets
+/// (Linux' ato).
+#[derive(Clone, Copy, Debug)]
+struct Hold(u64);
+
+impl Hold {
+    /// TCP_ATO_MIN and TCP_DELACK_MIN.
+    const LEAST_NS: u64 = 40_000_000;
+
+    fn heard(&mut self, gap: u64) {
+        if gap <= Self::LEAST_NS / 2 {
+            self.0 = self.0 / 2 + Self::LEAST_NS / 2;
+        } else if gap < self.0 {
+            self.0 = self.0 / 2 + gap;
+        }
+    }
+
+    fn time(self, round_trip: u64) -> u64 {
+        self.0.min(round_trip.max(Self::LEAST_NS))
+    }
+
+    fn in_vain(&mut self, interactive: bool) {
+        self.0 = if interactive { Self::LEAST_NS } else { (2 * self.0).min(SILENCE_NS) };
+    }
 }
 
 /// An acknowledgement that waits.
@@ -89,11 +113,11 @@ impl Receiver {
             delivered: 0,
             latest: 0,
             heard_at: 0,
-            together: 0,
             window: ReceiveWindow::new(mss, most_window),
             unanswered: 0,
             quick_answers: QUICK_ANSWERS,
             interactive: false,
+            hold: Hold(Hold::LEAST_NS),
             held: None,
             hole_answers: (0, 0),
             hole_held: 0,
@@ -139,7 +163,7 @@ impl Receiver {
         if now > self.heard_at + SILENCE_NS + round_trip {
             self.quick_answers = QUICK_ANSWERS;
         }
-        self.together = if now == self.heard_at { self.together.saturating_add(1) } else { 1 };
+        self.hold.heard(now - self.heard_at);
         self.heard_at = now;
         let Stretch { start, end } = packet.stretch;
         if self.window.arrived(end - start, packet.stamp, now) {
@@ -147,7 +171,7 @@ impl Receiver {
         }
         let in_hole = !self.islands.is_empty() && packet.stretch.start > self.next;
         let quick = self.quick_answers > 0 && !self.interactive;
-        let at_once = self.together < 2 || self.window.is_growing();
+        let at_once = self.window.is_growing();
         if filled || quick || (self.unanswered >= 2 && !in_hole && at_once) {
             self.quick_answers = self.quick_answers.saturating_sub(1);
             return Answer::Now(self.ack(flow, packet.sent_at));
@@ -155,7 +179,7 @@ impl Receiver {
         let hold = match in_hole {
             // When the application has read them all.
             false if self.unanswered >= 2 => 0,
-            false => HOLD_NS,
+            false => self.hold.time(round_trip),
             true if self.hole_is_new() => return Answer::Now(self.ack(flow, packet.sent_at)),
             true => (round_trip / 20).min(HOLE_HOLD_NS),
         };
@@ -183,6 +207,7 @@ impl Receiver {
         let held = self.held.filter(|held| held.until <= now)?;
         if self.islands.is_empty() && self.unanswered < 2 {
             // Waiting was in vain: it does not seem to be that kind of conversation.
+            self.hold.in_vain(self.interactive);
             self.interactive = false;
         }
         Some(self.ack(flow, held.echo))
@@ -195,7 +220,7 @@ impl Receiver {
 
     /// The receiver sends data, which takes along what was held back.
     pub(super) fn ride_along(&mut self, flow: FlowId, now: u64) -> Option<AckPacket> {
-        self.interactive |= self.delivered > 0 && now < self.heard_at + HOLD_NS;
+        self.interactive |= self.delivered > 0 && now < self.heard_at + self.hold.0;
         let held = self.held?;
         Some(self.ack(flow, held.echo))
     }
