@@ -62,7 +62,7 @@ impl Network {
         let Some(device) = &mut self.devices[index] else { return };
         let lane = &mut device.lanes[way as usize];
         let before = lane.counters.wire_bytes;
-        let airtime = lane.transmit(start);
+        let airtime = lane.transmit(start, self.servers[way as usize].free_at);
         let bytes = (lane.counters.wire_bytes - before) as u32;
         let server = &mut self.servers[way as usize];
         server.free_at = airtime.end;

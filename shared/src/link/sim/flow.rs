@@ -302,9 +302,7 @@ impl Flow {
         let before = self.receiver.next;
         let filled = self.receiver.arrived(packet, now);
         let answer = match &self.window {
-            Some(window) => {
-                self.receiver.answer(id, packet, filled, window.clock(now).least, now)
-            }
+            Some(window) => self.receiver.answer(id, packet, filled, window.clock(now).least, now),
             // Nobody answers: the sender knows at once.
             None => {
                 self.acked = self.receiver.next;

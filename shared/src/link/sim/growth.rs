@@ -74,7 +74,8 @@ impl ReceiveWindow {
         let copied = next - self.from;
         if copied > self.space {
             let steady = 2 * copied + CUSHION_PACKETS * self.mss;
-            let more = u128::from(steady) * u128::from(copied - self.space) / u128::from(self.space);
+            let more =
+                u128::from(steady) * u128::from(copied - self.space) / u128::from(self.space);
             let wanted = u128::from(steady) + 2 * more;
             let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).min(self.most);
             self.limit = self.limit.max(wanted);
@@ -85,5 +86,33 @@ impl ReceiveWindow {
 
     pub(super) fn is_growing(&self) -> bool {
         self.offered < self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_with_what_is_read_in_a_round_trip() {
+        let mut window = ReceiveWindow::new(1_000, 300_000);
+        // A packet every ms that echoes what was sent 20 ms before.
+        let ms = |t: u64| t * NS_PER_MS;
+        let mut next = 0;
+        for t in 20..39 {
+            next += 2_000;
+            assert!(!window.arrived(1_000, ms(t - 20), ms(t)), "nothing was read for a round trip");
+            window.read(next, ms(t));
+        }
+        for t in 39..400 {
+            let before = window.offered;
+            next += 2_000;
+            assert_eq!(window.arrived(1_000, ms(t - 20), ms(t)), window.offered > before);
+            assert!(window.offered <= before + 2_000, "two packets for one");
+            window.read(next, ms(t));
+        }
+        // 40 packets a round trip, and what a sender in slow start may add.
+        assert!((80_000..=300_000).contains(&window.offered), "{window:?}");
+        assert!(!window.is_growing());
     }
 }

@@ -172,14 +172,14 @@ impl Lane {
         Some(self.outages.silent_until(start).unwrap_or(start))
     }
 
-    /// Sends the first packet at `start`; gives the airtime that it took. With a bucket that was full this
-    /// lies before `start`: it was saved up.
-    pub(super) fn transmit(&mut self, start: u64) -> Range<u64> {
+    /// Sends the first packet at `start`, on a link that was free from `free_at` on; gives the airtime that
+    /// it took. With a bucket that was full this lies before `start`: it was saved up.
+    pub(super) fn transmit(&mut self, start: u64, free_at: u64) -> Range<u64> {
         let Some(packet) = self.queue.pop_front() else { return start..start };
         self.queued_bytes -= u64::from(packet.wire);
         let idle = start > self.last_end;
         let saved_ns = self.capacity.airtime(start, self.burst_bytes);
-        let from = self.last_end.max(start.saturating_sub(saved_ns));
+        let from = self.last_end.max(free_at).max(start.saturating_sub(saved_ns));
         let end = self.capacity.finish(from, packet.wire, idle);
         let (repair_ns, repair) = self.errors.delay(packet.wire, idle);
         let travel_ns = self.jitter.travel(self.delay.at(end)).saturating_add(repair_ns);

@@ -297,3 +297,76 @@ pub(super) struct Sent {
     /// It found the queue full.
     pub(super) dropped: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn clock(now: u64) -> Clock {
+        Clock { now, least: 10 * MS, smoothed: 10 * MS, timeout: 210 * MS }
+    }
+
+    /// Sends packets of 1,000 bytes at once, of which those were dropped.
+    fn sent(count: u64, dropped: &[u64]) -> Repair {
+        let mut repair = Repair::new(1_000);
+        for n in 0..count {
+            let stretch = Stretch { start: 1_000 * n, end: 1_000 * (n + 1) };
+            let dropped = dropped.contains(&n);
+            repair.sent(Sent { stretch, order: n + 1, dropped }, 0, 0);
+        }
+        repair
+    }
+
+    fn seen(next: u64, delivered: u64, latest: u64, fresh: u64) -> Seen {
+        Seen { next, delivered, latest, fresh, advanced: fresh > 0, round_trip: 10 * MS }
+    }
+
+    #[test]
+    fn three_packets_beyond_a_hole_prove_it() {
+        let mut repair = sent(6, &[1]);
+        assert_eq!(
+            repair.acknowledged(&seen(1_000, 1_000, 1, 1_000), clock(10 * MS)),
+            Verdict::Nothing
+        );
+        for n in [2, 3] {
+            let one = seen(1_000, 1_000 * n, n + 1, 1_000);
+            assert_eq!(repair.acknowledged(&one, clock(10 * MS)), Verdict::Nothing, "packet {n}");
+        }
+        let third = seen(1_000, 4_000, 5, 1_000);
+        assert_eq!(repair.acknowledged(&third, clock(10 * MS)), Verdict::Lost);
+        repair.recover(6_000, 10.0, 7.0, Some(&third));
+        assert_eq!(repair.resend.front().map(|s| s.start), Some(1_000));
+        assert_eq!(repair.flight, 1_000, "the last one");
+        assert!(repair.allowance() >= Some(1_000), "goes out at once");
+    }
+
+    #[test]
+    fn fewer_prove_it_after_a_quarter_of_a_round_trip() {
+        let mut repair = sent(3, &[1]);
+        let beyond = seen(1_000, 2_000, 3, 2_000);
+        assert_eq!(repair.acknowledged(&beyond, clock(10 * MS)), Verdict::Nothing);
+        let deadline = 10 * MS + 10 * MS / 4 + 2 * MS;
+        assert_eq!(repair.deadline(2, clock(10 * MS)), Some(deadline));
+        assert_eq!(repair.timed_out(2, clock(deadline)), Verdict::Lost);
+    }
+
+    #[test]
+    fn a_lost_tail_is_probed_for_and_then_timed_out() {
+        let mut repair = sent(3, &[1, 2]);
+        repair.acknowledged(&seen(1_000, 1_000, 1, 1_000), clock(10 * MS));
+        let probe = 10 * MS + 2 * 10 * MS + 2 * MS;
+        assert_eq!(repair.deadline(2, clock(10 * MS)), Some(probe));
+        assert_eq!(repair.timed_out(2, clock(probe)), Verdict::Probe);
+        let last = Stretch { start: 2_000, end: 3_000 };
+        repair.resend_last(last);
+        assert!(repair.probing, "whatever the window");
+        repair.sent(Sent { stretch: last, order: 4, dropped: true }, 1_000, probe);
+        assert!(!repair.probing && repair.resend.is_empty());
+        let timeout = 10 * MS + 210 * MS;
+        assert_eq!(repair.deadline(2, clock(probe)), Some(timeout));
+        assert_eq!(repair.timed_out(2, clock(timeout)), Verdict::TimedOut);
+        assert_eq!(repair.resend.len(), 2, "both go out again");
+    }
+}
