@@ -11,6 +11,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TRANSFER = [sys.executable, "-B", f"{HERE}/transfer.py"]
+PORTS = iter(range(20_000, 32_000))
 
 
 def in_real_time(edge_node, works, seed):
@@ -96,11 +97,16 @@ def tagged(work, output):
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """Below those that the system gives to outgoing connections, which would take them in between."""
+    found = []
+    while len(found) < count:
+        port = next(PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            found.append(port)
+        except OSError:
+            pass
+    return found
 
 
 def await_port(port, process):
@@ -108,14 +114,10 @@ def await_port(port, process):
     for _ in range(1200):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args[0]} ended before it listened")
-        with socket.socket() as probe:
-            try:
-                # Not from the port itself, which would be a connection to itself.
-                probe.bind(("127.0.0.1", 0))
-                if probe.getsockname()[1] != port:
-                    probe.connect(("127.0.0.1", port))
-                    return
-            except OSError:
-                pass
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            pass
         time.sleep(0.05)
     raise RuntimeError(f"nothing listens on port {port}")
