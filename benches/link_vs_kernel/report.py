@@ -19,10 +19,13 @@ def quantile(values, share):
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def render(root, theirs, ours, kernel, virtual):
-    """A table, and which rows are outside the bounds."""
-    side = "the simulation in virtual time" if virtual else "`edge-node link` in real time"
-    flag = " --virtual" if virtual else ""
+def render(root, theirs, ours, kernel, load):
+    """A table, and which rows are outside the bounds. `load`: the machine's when ours began in real time;
+    none: ours ran in virtual time."""
+    if load is None:
+        side, flag = "the simulation in virtual time", " --virtual"
+    else:
+        side, flag = f"`edge-node link` in real time, load average at the beginning {load:.1f}", ""
     lines = [
         "# Cleave's link against the kernel's tbf and netem",
         "",
