@@ -63,8 +63,32 @@ NETWORKS = [
 ]
 
 
-def repetitions(network, size, short):
-    """In one round; long transfers are repeated less."""
-    seconds = size * 8 / network.rate_mbps / 1e6 + 4 * network.rtt_ms / 1e3
-    budget = 1.5 if short else 4.0
-    return max(1, min(12 if short else 40, round(budget / seconds)))
+# Repetitions of each case in one round.
+REPETITIONS = 50
+SHORT_REPETITIONS = 5
+# Our side repeats what takes long in so many links at once, by rate: together they keep one core busy
+# for a small part, and each of them waits most of the time.
+LANES = {5: 25, 20: 10, 50: 5, 100: 2}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The cases of one network."""
+
+    network: Network
+    cases: list
+    repetitions: int = None
+
+    @property
+    def lanes(self):
+        return 1 if self.repetitions else LANES.get(self.network.rate_mbps, 1)
+
+    @property
+    def settle_s(self):
+        """Until the connections are silent."""
+        return 1.5 * self.network.rtt_ms / 1e3 + 0.01
+
+    def lines(self, lanes):
+        """For `transfer.py measure`, when so many of them share the work."""
+        count = -(-(self.repetitions or REPETITIONS) // lanes)
+        return "".join(f"[{size}, {streams}, {count}]\n" for size, streams in self.cases)

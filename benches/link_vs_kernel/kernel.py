@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from cases import Network  # noqa: E402
+from cases import Network, Work  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMESPACES = ["cleave-a", "cleave-r1", "cleave-r2", "cleave-b"]
@@ -73,10 +73,9 @@ def main():
         for entry in work:
             network = Network(entry["rate_mbps"], entry["rtt_ms"])
             shape(network)
-            settle = str(1.5 * network.rtt_ms / 1e3 + 0.01)
+            settle = Work(network, []).settle_s
             client = inside(NAMESPACES[0]) + f"{transfer} measure 10.9.3.2 {PORT} {settle}".split()
-            lines = "\n".join(json.dumps(case) for case in entry["cases"])
-            done = subprocess.run(client, input=lines, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(client, input=entry["lines"], stdout=subprocess.PIPE, text=True, check=True)
             for line in done.stdout.splitlines():
                 result = {"rate_mbps": network.rate_mbps, "rtt_ms": network.rtt_ms, **json.loads(line)}
                 print(json.dumps(result), flush=True)

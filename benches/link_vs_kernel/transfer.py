@@ -5,6 +5,7 @@ all of them at once. It is over when the last one's one-byte answer is back.
 """
 
 import json
+import random
 import selectors
 import socket
 import struct
@@ -14,6 +15,8 @@ import time
 BUFFER = bytearray(1 << 20)
 ZEROS = memoryview(bytes(1 << 20))
 HEADER = struct.Struct("<Q")
+# Transfers begin at a random phase of whatever ticks on the way, up to this long, s.
+PHASE_S = 0.02
 
 
 def serve(host, port):
@@ -56,14 +59,17 @@ def answer(selector, connection, state):
         return
     state["left"] -= count
     if state["left"] == 0:
-        connection.send(b"d")
+        try:
+            connection.send(b"d")
+        except OSError:
+            pass  # The client has gone, and the next event says so.
 
 
 def measure(host, port, size, streams, settle_s):
     """Milliseconds of one transfer of `size` bytes in all."""
     share = max(1, size // streams)
     sockets = [connect(host, port, share) for _ in range(streams)]
-    time.sleep(settle_s)
+    time.sleep(settle_s + random.uniform(0, PHASE_S))
     selector = selectors.DefaultSelector()
     for connection in sockets:
         connection.setblocking(False)

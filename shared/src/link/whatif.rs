@@ -130,11 +130,52 @@ impl WhatIf {
 
     /// Sends `up` bytes, and when they are there `down` bytes back, as a request and its answer.
     pub fn exchange(&mut self, connection: Connection, up: u64, down: u64) -> Option<Duration> {
+        self.exchanges(&[connection], up, down)
+    }
+
+    /// The same on many connections at once; gives when the last answer was there.
+    pub fn exchanges(
+        &mut self,
+        connections: &[Connection],
+        up: u64,
+        down: u64,
+    ) -> Option<Duration> {
         let begin = self.now;
-        for (way, bytes) in [(Way::Uplink, up), (Way::Downlink, down)] {
-            self.transfer(&[Transfer { connection, way, bytes }])?;
+        let run = |connection: &Connection, way, bytes| {
+            Run::new(Transfer { connection: *connection, way, bytes })
+        };
+        let mut asking: Vec<(Connection, Run)> =
+            connections.iter().map(|c| (*c, run(c, Way::Uplink, up))).collect();
+        let mut answering: Vec<Run> = Vec::new();
+        loop {
+            asking.retain_mut(|(connection, request)| {
+                request.write(&mut self.network, &self.zeros, self.now);
+                let asked = request.read(&mut self.network, self.now);
+                if asked {
+                    answering.push(run(connection, Way::Downlink, down));
+                }
+                !asked
+            });
+            answering.retain_mut(|answer| {
+                answer.write(&mut self.network, &self.zeros, self.now);
+                !answer.read(&mut self.network, self.now)
+            });
+            if asking.is_empty() && answering.is_empty() {
+                return Some(Duration::from_nanos(self.now - begin));
+            }
+            self.network.advance(self.now);
+            let mut open = asking.iter().map(|(_, run)| run).chain(&answering);
+            if !open.any(|run| run.is_readable(&self.network)) {
+                self.step()?;
+            }
         }
-        Some(Duration::from_nanos(self.now - begin))
+    }
+
+    /// Ends a connection, whatever is under way on it.
+    pub fn disconnect(&mut self, connection: Connection) {
+        for way in [Way::Uplink, Way::Downlink] {
+            self.network.remove(connection.flow(way));
+        }
     }
 
     /// To the next event.

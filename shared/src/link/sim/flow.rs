@@ -1,23 +1,16 @@
 //! One direction of one connection: a TCP sender, its bytes, and what has arrived of them.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    task::Waker,
-};
+use std::{collections::VecDeque, io, task::Waker};
 
 use bytes::Bytes;
 
 use super::{
-    packet::AckPacket,
+    packet::{AckPacket, FlowId},
+    receiver::{Answer, Arrived, Receiver},
+    repair::{Clock, Repair, Seen, Sent, Verdict},
     window::{Ack, Window},
 };
 
-/// A hole counts as lost when this many segments beyond it have arrived (RFC 6675's DupThresh).
-const DUP_THRESH: u64 = 3;
-/// So many packets the receiver of a new connection answers one by one (Linux' quick acks), so that the
-/// sender's window opens sooner.
-const QUICK_ANSWERS: u8 = 16;
 /// Least bytes that may be on the way before the reader has taken them (Linux' tcp_rmem maximum).
 const MIN_RECEIVE_WINDOW: u64 = 6 << 20;
 /// Least bytes that a writer may be ahead of the acknowledgements.
@@ -50,32 +43,8 @@ pub enum Taken {
     Nothing,
 }
 
-/// A loss that is being repaired.
-#[derive(Clone, Copy, Debug, Default)]
-struct Recovery {
-    /// Over when this offset is acknowledged.
-    until: u64,
-    /// The window to come down to, and what was in flight at the beginning, bytes.
-    target: u64,
-    from: u64,
-    /// Since the beginning, bytes.
-    delivered: u64,
-    sent: u64,
-    /// May be sent now, bytes.
-    allowance: u64,
-}
-
-/// What becomes of an acknowledgement.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
-    Now(AckPacket),
-    /// Held back; a timer is to be set.
-    Later,
-    None,
-}
-
 /// A stretch of a flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stretch {
     pub(super) start: u64,
     pub(super) end: u64,
@@ -99,29 +68,20 @@ pub(super) struct Flow {
     finished: Option<Result<(), Failure>>,
 
     sent: u64,
+    /// Packets sent so far, repetitions included.
+    packets: u64,
+    last_sent: Stretch,
     acked: u64,
     delivered_seen: u64,
-    flight: u64,
-    /// Dropped at the queue, not yet noticed by the sender; with the offset beyond which an arrival
-    /// shows it.
-    lost: VecDeque<(Stretch, u64)>,
-    resend: VecDeque<Stretch>,
-    recovery: Recovery,
     last_heard: u64,
-    pub(super) timer_set: bool,
+    /// When the last acknowledgement was sent, and how far it lets the sender go.
+    stamp: u64,
+    window_end: u64,
+    pub(super) repair: Repair,
     /// In a lane's list of senders that wait for room.
     pub(super) waiting: bool,
 
-    next: u64,
-    highest: u64,
-    delivered: u64,
-    islands: BTreeMap<u64, u64>,
-    unanswered: u8,
-    quick_answers: u8,
-    /// `at` of the packet that has not been answered, while an answer is held back.
-    held_answer: Option<u64>,
-    /// The receiver has sent data of its own: it will again, and its answers can ride along.
-    interactive: bool,
+    receiver: Receiver,
     taken: u64,
 
     pub(super) reader: Option<Waker>,
@@ -144,23 +104,16 @@ impl Flow {
             written: 0,
             finished: None,
             sent: 0,
+            packets: 0,
+            last_sent: Stretch::default(),
             acked: 0,
             delivered_seen: 0,
-            flight: 0,
-            lost: VecDeque::new(),
-            resend: VecDeque::new(),
-            recovery: Recovery::default(),
             last_heard: 0,
-            timer_set: false,
+            stamp: 0,
+            window_end: u64::MAX,
+            repair: Repair::new(mss),
             waiting: false,
-            next: 0,
-            highest: 0,
-            delivered: 0,
-            islands: BTreeMap::new(),
-            unanswered: 0,
-            quick_answers: QUICK_ANSWERS,
-            held_answer: None,
-            interactive: false,
+            receiver: Receiver::new(mss, (2 * pipe).max(MIN_RECEIVE_WINDOW)),
             taken: 0,
             reader: None,
             writer: None,
@@ -215,77 +168,87 @@ impl Flow {
         if !self.established {
             return None;
         }
-        let stretch = match self.resend.front() {
+        let stretch = match self.repair.resend.front() {
             Some(&stretch) => stretch,
-            None => {
-                // The end of the stream takes one position, as TCP's FIN does.
-                let end = self.written + u64::from(self.finished.is_some());
-                let stop = end.min(self.taken + self.receive_window);
-                let stretch =
-                    Stretch { start: self.sent, end: stop.min(self.sent + u64::from(self.mss)) };
-                if stretch.end <= stretch.start {
-                    return None;
-                }
-                stretch
-            }
+            None => self.fresh_stretch()?,
         };
         let length = stretch.end - stretch.start;
-        match &self.window {
-            Some(_) if self.flight > 0 && self.is_recovering() => {
-                (length <= self.recovery.allowance).then_some(stretch)
-            }
-            Some(window) if self.flight > 0 => {
+        let Some(window) = self.window.as_ref().filter(|_| self.repair.flight > 0) else {
+            return Some(stretch);
+        };
+        let allowed = match self.repair.allowance() {
+            Some(allowance) => length <= allowance,
+            None => {
                 let allowed = window.segments() * f64::from(self.mss);
-                ((self.flight + length) as f64 <= allowed).then_some(stretch)
+                (self.repair.flight + length) as f64 <= allowed
             }
-            _ => Some(stretch),
-        }
+        };
+        (allowed || self.repair.probing).then_some(stretch)
+    }
+
+    /// What has not been sent yet, at most a full packet of it.
+    fn fresh_stretch(&self) -> Option<Stretch> {
+        // The end of the stream takes one position, as TCP's FIN does.
+        let end = self.written + u64::from(self.finished.is_some());
+        let stop = end.min(self.taken + self.receive_window).min(self.window_end);
+        let stretch = Stretch { start: self.sent, end: stop.min(self.sent + u64::from(self.mss)) };
+        (stretch.end > stretch.start).then_some(stretch)
+    }
+
+    /// When the acknowledgement was sent that the sender has heard last.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// The place of the next packet in the order of sending; the first is 1.
+    pub(super) fn next_order(&self) -> u64 {
+        self.packets + 1
     }
 
     /// `stretch` was given to the link's queue, which had no room for it if `dropped`.
     pub(super) fn sent(&mut self, stretch: Stretch, now: u64, dropped: bool) {
-        if self.flight == 0
+        if self.repair.flight == 0
             && self.last_heard > 0
             && let Some(window) = &mut self.window
         {
             window.after_idle(self.last_heard, now);
         }
-        if self.resend.front().is_some_and(|first| first.start == stretch.start) {
-            self.resend.pop_front();
-        }
-        let length = stretch.end - stretch.start;
-        self.recovery.allowance = self.recovery.allowance.saturating_sub(length);
-        self.recovery.sent += length;
-        self.sent = self.sent.max(stretch.end);
-        self.flight += length;
-        if dropped {
-            // What was sent again is missed only when something sent after it has arrived.
-            self.lost.push_back((stretch, self.sent));
+        self.packets += 1;
+        self.repair.sent(Sent { stretch, order: self.packets, dropped }, self.acked, now);
+        if stretch.end > self.sent {
+            (self.sent, self.last_sent) = (stretch.end, stretch);
         }
     }
 
     /// An acknowledgement has come back.
-    pub(super) fn acknowledged(&mut self, ack: &AckPacket, now: u64) {
-        let fresh = ack.delivered.saturating_sub(self.delivered_seen);
-        let before = self.flight;
-        self.delivered_seen += fresh;
-        self.flight = self.flight.saturating_sub(fresh);
+    pub(super) fn acknowledged(&mut self, ack: &AckPacket, sent_at: u64, now: u64) {
+        (self.stamp, self.window_end) = (sent_at, ack.window_end);
+        let seen = Seen {
+            next: ack.next,
+            delivered: ack.delivered,
+            latest: ack.latest,
+            fresh: ack.delivered.saturating_sub(self.delivered_seen),
+            advanced: ack.next > self.acked,
+            round_trip: now.saturating_sub(ack.echo),
+        };
+        let before = self.repair.flight;
+        self.delivered_seen += seen.fresh;
         self.acked = self.acked.max(ack.next);
         self.last_heard = now;
-        let reach = DUP_THRESH * u64::from(self.mss);
-        while self.lost.front().is_some_and(|(_, beyond)| beyond + reach <= ack.highest) {
-            self.notice_loss();
-        }
-        if self.is_recovering() {
-            self.recover(fresh);
-            return;
+        let Some(clock) = self.clock(now) else { return };
+        let verdict = self.repair.acknowledged(&seen, clock);
+        if verdict == Verdict::Lost {
+            self.lost(Some(&seen));
         }
         let mss = f64::from(self.mss);
-        if let Some(window) = &mut self.window {
+        if let Some(window) = &mut self.window
+            && self.repair.window_may_grow()
+        {
             window.on_ack(Ack {
                 now,
-                segments: fresh as f64 / mss,
-                rtt_ns: now.saturating_sub(ack.echo),
+                // What is only known to have passed a hole opens no window.
+                segments: if seen.advanced { seen.fresh as f64 / mss } else { 0.0 },
+                rtt_ns: seen.round_trip,
                 acked: ack.next,
                 sent: self.sent,
                 flight: before as f64 / mss,
@@ -293,138 +256,85 @@ impl Flow {
         }
     }
 
-    /// The first dropped stretch is missed: it goes out again, and the window shrinks once a flight.
-    fn notice_loss(&mut self) {
-        let Some((hole, _)) = self.lost.pop_front() else { return };
-        if !self.is_recovering()
-            && let Some(window) = &mut self.window
-        {
+    fn lost(&mut self, seen: Option<&Seen>) {
+        if let Some(window) = &mut self.window {
+            let prior = window.segments();
             window.on_loss();
-            let target = (window.segments() * f64::from(self.mss)) as u64;
-            // The first one goes out at once.
-            let allowance = u64::from(self.mss);
-            let from = self.flight.max(1);
-            self.recovery =
-                Recovery { until: self.sent, target, from, delivered: 0, sent: 0, allowance };
+            self.repair.recover(self.sent, prior, window.segments(), seen);
         }
-        self.flight = self.flight.saturating_sub(hole.end - hole.start);
-        self.resend.push_back(hole);
     }
 
-    fn is_recovering(&self) -> bool {
-        self.acked < self.recovery.until
+    fn clock(&self, now: u64) -> Option<Clock> {
+        self.window.as_ref().map(|window| window.clock(now))
     }
 
-    /// Proportional rate reduction (RFC 6937 section 3.1): what may be sent for `fresh` delivered bytes,
-    /// so that what is sent again does not hit the full queue in one burst.
-    fn recover(&mut self, fresh: u64) {
-        let recovery = &mut self.recovery;
-        recovery.delivered += fresh;
-        recovery.allowance = if self.flight > recovery.target {
-            let share = u128::from(recovery.delivered) * u128::from(recovery.target);
-            let due = share.div_ceil(u128::from(recovery.from)) as u64;
-            due.saturating_sub(recovery.sent)
-        } else {
-            let caught_up = recovery.delivered.saturating_sub(recovery.sent).max(fresh);
-            (caught_up + u64::from(self.mss)).min(recovery.target - self.flight)
-        };
+    fn packets_out(&self) -> u64 {
+        (self.sent - self.acked.min(self.sent)).div_ceil(u64::from(self.mss))
     }
 
-    /// When the sender gives up waiting for acknowledgements of what was dropped.
+    /// When the sender will act if it hears nothing.
     pub(super) fn deadline(&self, now: u64) -> Option<u64> {
-        let window = self.window.as_ref().filter(|_| !self.lost.is_empty())?;
-        Some(now.saturating_add(window.probe_timeout()))
+        self.repair.deadline(self.packets_out(), self.clock(now)?)
     }
 
-    /// No acknowledgement showed the holes in time. True if there was one.
-    pub(super) fn timed_out(&mut self, now: u64) -> bool {
-        let Some(window) = &self.window else { return false };
-        if self.lost.is_empty() || now < self.last_heard.saturating_add(window.probe_timeout()) {
-            return !self.lost.is_empty();
+    /// A timer has run out, perhaps of a deadline that has moved.
+    pub(super) fn timed_out(&mut self, now: u64) {
+        let Some(clock) = self.clock(now) else { return };
+        match self.repair.timed_out(self.packets_out(), clock) {
+            Verdict::Nothing => {}
+            Verdict::Lost => self.lost(None),
+            Verdict::Probe if self.fresh_stretch().is_some() => {}
+            Verdict::Probe => self.repair.resend_last(self.last_sent),
+            Verdict::TimedOut => {
+                if let Some(window) = &mut self.window {
+                    window.on_timeout();
+                }
+                self.repair.start_over(self.sent);
+            }
         }
-        self.last_heard = now;
-        while !self.lost.is_empty() {
-            self.notice_loss();
-        }
-        self.recovery.allowance = self.recovery.allowance.max(u64::from(self.mss));
-        true
     }
 
     // ── the receiver ──
 
-    /// A stretch has arrived. True if there is something new to read.
-    pub(super) fn arrived(&mut self, stretch: Stretch) -> bool {
-        let before = self.next;
-        self.highest = self.highest.max(stretch.end);
-        if stretch.start > self.next {
-            if self.islands.insert(stretch.start, stretch.end).is_none() {
-                self.delivered += stretch.end - stretch.start;
-            }
-        } else if stretch.end > self.next {
-            self.delivered += stretch.end - self.next;
-            self.next = stretch.end;
-            while let Some(island) = self.islands.first_entry()
-                && *island.key() <= self.next
-            {
-                self.next = self.next.max(island.remove());
-            }
-        }
-        match self.window {
-            Some(_) => self.unanswered = self.unanswered.saturating_add(1),
+    /// A packet has arrived. True if there is something new to read; and what becomes of its
+    /// acknowledgement.
+    pub(super) fn arrived(&mut self, id: FlowId, packet: &Arrived, now: u64) -> (bool, Answer) {
+        let before = self.receiver.next;
+        let filled = self.receiver.arrived(packet, now);
+        let answer = match &self.window {
+            Some(window) => self.receiver.answer(id, packet, filled, window.clock(now).least, now),
             // Nobody answers: the sender knows at once.
-            None => self.acked = self.next,
-        }
-        self.next > before
+            None => {
+                self.acked = self.receiver.next;
+                Answer::None
+            }
+        };
+        (self.receiver.next > before, answer)
     }
 
-    /// What the receiver does about the acknowledgement of the packet that was offered at `echo`: for
-    /// each of the first packets (unless the receiver sends data itself), then for every second, and for
-    /// a hole it goes out now; otherwise it is held back (RFC 5681 section 4.2).
-    pub(super) fn answer(&mut self, flow: super::FlowId, echo: u64) -> Answer {
-        if self.window.is_none() {
-            return Answer::None;
-        }
-        let quick = self.quick_answers > 0 && !self.interactive;
-        if self.unanswered >= 2 || !self.islands.is_empty() || quick {
-            self.quick_answers = self.quick_answers.saturating_sub(1);
-            return Answer::Now(self.ack(flow, echo));
-        }
-        let waits = self.held_answer.is_none();
-        self.held_answer = Some(echo);
-        if waits { Answer::Later } else { Answer::None }
+    /// The acknowledgement that was held back until now, if it still is.
+    pub(super) fn late_answer(&mut self, id: FlowId, now: u64) -> Option<AckPacket> {
+        self.receiver.late(id, now)
     }
 
-    /// The acknowledgement that was held back, if it still is: it goes now, alone or with data.
-    pub(super) fn held_answer(&mut self, flow: super::FlowId) -> Option<AckPacket> {
-        let echo = self.held_answer?;
-        Some(self.ack(flow, echo))
-    }
-
-    fn ack(&mut self, flow: super::FlowId, echo: u64) -> AckPacket {
-        self.unanswered = 0;
-        self.held_answer = None;
-        let (next, highest, delivered) = (self.next, self.highest, self.delivered);
-        AckPacket { flow, next, highest, delivered, echo }
-    }
-
-    /// The receiver has sent data.
-    pub(super) fn set_interactive(&mut self) {
-        self.interactive = true;
+    /// The acknowledgement that data of the reverse flow takes along.
+    pub(super) fn ride_along(&mut self, id: FlowId, now: u64) -> Option<AckPacket> {
+        self.receiver.ride_along(id, now)
     }
 
     /// Bytes that are there; neither repetitions nor the stream's end are counted.
     pub(super) fn delivered(&self) -> u64 {
-        self.delivered - u64::from(self.highest > self.written)
+        self.receiver.delivered - u64::from(self.receiver.highest > self.written)
     }
 
     /// Whether a reader would find something.
     pub(super) fn readable(&self) -> bool {
-        self.next > self.taken
+        self.receiver.next > self.taken
     }
 
     /// Takes what has arrived, at most `limit` bytes.
     pub(super) fn take(&mut self, limit: usize) -> Taken {
-        let ready = self.next.min(self.written) - self.taken.min(self.written);
+        let ready = self.receiver.next.min(self.written) - self.taken.min(self.written);
         if ready > 0
             && let Some(front) = self.buffer.front_mut()
         {
@@ -438,7 +348,7 @@ impl Flow {
             });
         }
         match &self.finished {
-            Some(outcome) if self.next > self.written => match outcome {
+            Some(outcome) if self.receiver.next > self.written => match outcome {
                 Ok(()) => Taken::End,
                 Err(failure) => Taken::Failed(failure.clone()),
             },

@@ -1,6 +1,6 @@
 //! One direction of one device: its queue, and what happens to a packet between queue and far end.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use super::{
     super::{
@@ -172,13 +172,14 @@ impl Lane {
         Some(self.outages.silent_until(start).unwrap_or(start))
     }
 
-    /// Sends the first packet at `start`; gives the instant at which the link is free again.
-    pub(super) fn transmit(&mut self, start: u64) -> u64 {
-        let Some(packet) = self.queue.pop_front() else { return start };
+    /// Sends the first packet at `start`, on a link that was free from `free_at` on; gives the airtime that
+    /// it took. With a bucket that was full this lies before `start`: it was saved up.
+    pub(super) fn transmit(&mut self, start: u64, free_at: u64) -> Range<u64> {
+        let Some(packet) = self.queue.pop_front() else { return start..start };
         self.queued_bytes -= u64::from(packet.wire);
         let idle = start > self.last_end;
         let saved_ns = self.capacity.airtime(start, self.burst_bytes);
-        let from = self.last_end.max(start.saturating_sub(saved_ns));
+        let from = self.last_end.max(free_at).max(start.saturating_sub(saved_ns));
         let end = self.capacity.finish(from, packet.wire, idle);
         let (repair_ns, repair) = self.errors.delay(packet.wire, idle);
         let travel_ns = self.jitter.travel(self.delay.at(end)).saturating_add(repair_ns);
@@ -195,7 +196,7 @@ impl Lane {
         counters.queued_ns = counters.queued_ns.saturating_add(waited);
         counters.longest_queued_ns = counters.longest_queued_ns.max(waited);
         counters.last_queued_ns = waited;
-        end
+        from..end
     }
 
     /// The instant of the first arrival, if no event is queued for it.

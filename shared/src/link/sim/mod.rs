@@ -14,12 +14,18 @@
 //! A device (an edge's radio) has a lane each way; all devices of a network share one cell, whose two
 //! servers give out airtime. A link for one edge is a cell with one device.
 
+mod airtime;
+mod arrivals;
 mod capacity;
 mod fading;
 mod flow;
+mod growth;
 mod lane;
 mod packet;
+mod receiver;
+mod repair;
 mod scheduler;
+mod senders;
 mod window;
 
 use std::{
@@ -32,9 +38,8 @@ use std::{
 use bytes::Bytes;
 
 use self::{
-    flow::{Answer, Flow, Stretch},
+    flow::Flow,
     lane::Lane,
-    packet::{AckPacket, Kind, Packet},
     scheduler::{Candidate, Server},
     window::Window,
 };
@@ -55,9 +60,6 @@ const PACKET_HEADERS: u32 = 52;
 /// than that many bytes.
 const TURN_PACKETS: usize = 12;
 const TURN_BYTES: u32 = 32 << 10;
-
-/// How long an acknowledgement may wait for data to ride on (Linux' least, 40 ms).
-const HELD_ANSWER_NS: u64 = 40_000_000;
 
 /// Names a device of a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,273 +324,6 @@ impl Network {
     fn queue_event(&mut self, at: u64, event: Event) {
         self.queued_events += 1;
         self.events.push(Reverse((at, self.queued_events, event)));
-    }
-
-    // ── senders ──
-
-    /// Offers packets of a flow while its windows allow.
-    fn pump(&mut self, id: FlowId, now: u64) {
-        let way = way(id);
-        let mut turn = 0;
-        while let Some(flow) = self.flows.get_mut(&id)
-            && let Some(stretch) = flow.next_to_send()
-            && let Some(device) = &mut self.devices[flow.device]
-        {
-            let (index, open) = (flow.device, flow.window.is_none());
-            let lane = &mut device.lanes[way as usize];
-            if open && (turn == TURN_PACKETS || !lane.has_room(TURN_BYTES)) {
-                if !flow.waiting {
-                    flow.waiting = true;
-                    lane.waiting.push_back(id);
-                }
-                return;
-            }
-            turn += 1;
-            let len = (stretch.end - stretch.start) as u32;
-            let wire = len + device.packet_overhead;
-            let ack = self.ride_along(id);
-            let kind = Kind::Data { flow: id, start: stretch.start, len, ack };
-            let packet = Packet { kind, wire, at: now };
-            let dropped = !self.offer(way, index, packet, !open);
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.sent(stretch, now, dropped);
-            }
-            if dropped {
-                self.set_timer(id, now);
-            }
-        }
-    }
-
-    fn set_timer(&mut self, id: FlowId, now: u64) {
-        if let Some(flow) = self.flows.get_mut(&id)
-            && !flow.timer_set
-            && let Some(deadline) = flow.deadline(now)
-        {
-            flow.timer_set = true;
-            self.queue_event(deadline, Event::Timer(id));
-        }
-    }
-
-    fn timer(&mut self, id: FlowId, now: u64) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        flow.timer_set = false;
-        if flow.timed_out(now) {
-            self.pump(id, now);
-            self.set_timer(id, now);
-        }
-    }
-
-    /// The acknowledgement of the reverse flow that data of this one can carry.
-    fn ride_along(&mut self, id: FlowId) -> Option<AckPacket> {
-        let reverse = self.flows.get_mut(&id.reverse())?;
-        reverse.set_interactive();
-        reverse.held_answer(id.reverse())
-    }
-
-    /// Nothing took the acknowledgement along in time.
-    fn answer_late(&mut self, id: FlowId, now: u64) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        let index = flow.device;
-        if let Some(ack) = flow.held_answer(id) {
-            self.send_ack(ack, index, now);
-        }
-    }
-
-    fn send_ack(&mut self, ack: AckPacket, index: usize, at: u64) {
-        let Some(device) = &self.devices[index] else { return };
-        let packet = Packet { kind: Kind::Ack(ack), wire: device.packet_overhead.max(1), at };
-        // Never dropped: acknowledgements are small, and what one says the next says again.
-        self.offer(way(ack.flow).reverse(), index, packet, false);
-    }
-
-    fn offer(&mut self, way: Way, index: usize, packet: Packet, may_drop: bool) -> bool {
-        let Some(device) = &mut self.devices[index] else { return false };
-        let lane = &mut device.lanes[way as usize];
-        let was_empty = lane.is_empty();
-        if !lane.offer(packet, may_drop) {
-            return false;
-        }
-        if was_empty {
-            self.servers[way as usize].activate(index);
-            self.request_serve(way, packet.at);
-        }
-        true
-    }
-
-    fn handshake(&mut self, uplink: FlowId, step: u8, now: u64) {
-        let Some(flow) = self.flows.get(&uplink) else { return };
-        let index = flow.device;
-        let Some(device) = &self.devices[index] else { return };
-        let kind = Kind::Handshake { uplink, step };
-        let packet = Packet { kind, wire: device.packet_overhead.max(1), at: now };
-        let way = if step == 1 { Way::Downlink } else { Way::Uplink };
-        self.offer(way, index, packet, false);
-    }
-
-    // ── airtime ──
-
-    fn request_serve(&mut self, way: Way, at: u64) {
-        let server = &mut self.servers[way as usize];
-        let at = at.max(server.free_at);
-        if server.armed.is_none_or(|armed| armed > at) {
-            server.armed = Some(at);
-            self.queue_event(at, Event::Serve(way));
-        }
-    }
-
-    /// Gives out airtime from `at` on, but not beyond `now` or the next event: what is written until
-    /// then has its turn.
-    fn serve(&mut self, way: Way, at: u64, now: u64) {
-        let server = &mut self.servers[way as usize];
-        if server.armed != Some(at) {
-            return; // An earlier event has taken this one's place.
-        }
-        server.armed = None;
-        loop {
-            let Some(start) = self.find_candidates(way) else { return };
-            let limit = now.min(self.events.peek().map_or(u64::MAX, |Reverse((at, ..))| *at));
-            if start > limit.max(at) {
-                self.request_serve(way, start);
-                return;
-            }
-            let server = &self.servers[way as usize];
-            let Some(next) = server.choose(&self.candidates, start) else { return };
-            self.transmit(way, next);
-        }
-    }
-
-    /// Fills `candidates` with the devices that can start first; gives the instant.
-    fn find_candidates(&mut self, way: Way) -> Option<u64> {
-        let server = &self.servers[way as usize];
-        self.candidates.clear();
-        let mut first = u64::MAX;
-        for &index in &server.active {
-            let Some(device) = &mut self.devices[index] else { continue };
-            let lane = &mut device.lanes[way as usize];
-            let Some(start) = lane.earliest_start(server.free_at) else { continue };
-            if start < first {
-                self.candidates.clear();
-                first = start;
-            }
-            if start == first {
-                let rate_bps = lane.rate_bps(start);
-                self.candidates.push(Candidate { device: index, start, rate_bps });
-            }
-        }
-        (!self.candidates.is_empty()).then_some(first)
-    }
-
-    fn transmit(&mut self, way: Way, next: Candidate) {
-        let Candidate { device: index, start, .. } = next;
-        let Some(device) = &mut self.devices[index] else { return };
-        let lane = &mut device.lanes[way as usize];
-        let before = lane.counters.wire_bytes;
-        let end = lane.transmit(start);
-        let bytes = (lane.counters.wire_bytes - before) as u32;
-        let server = &mut self.servers[way as usize];
-        server.free_at = end;
-        server.account(index, bytes, start, end);
-        if lane.is_empty() {
-            server.deactivate(index);
-        }
-        self.arm_arrival(way, index);
-        self.take_turns(way, index, start);
-    }
-
-    /// Lets flows that wait for room send, until there is none: some of them may be gone by now.
-    fn take_turns(&mut self, way: Way, index: usize, now: u64) {
-        let mut turns = match &self.devices[index] {
-            Some(device) => device.lanes[way as usize].waiting.len(),
-            None => 0,
-        };
-        while turns > 0
-            && let Some(device) = &mut self.devices[index]
-            && device.lanes[way as usize].has_room(TURN_BYTES)
-            && let Some(id) = device.lanes[way as usize].waiting.pop_front()
-        {
-            turns -= 1;
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.waiting = false;
-            }
-            self.pump(id, now);
-        }
-    }
-
-    // ── arrivals ──
-
-    fn arm_arrival(&mut self, way: Way, index: usize) {
-        if let Some(device) = &mut self.devices[index]
-            && let Some(at) = device.lanes[way as usize].arm()
-        {
-            self.queue_event(at, Event::Arrival(way, index));
-        }
-    }
-
-    fn land(&mut self, way: Way, index: usize, at: u64) {
-        while let Some(device) = &mut self.devices[index]
-            && let Some(packet) = device.lanes[way as usize].land(at)
-        {
-            match packet.kind {
-                Kind::Data { flow, start, len, ack } => {
-                    let end = start + u64::from(len);
-                    self.data_arrived(flow, index, Stretch { start, end }, packet.at, at);
-                    if let Some(ack) = ack {
-                        self.ack_arrived(&ack, index, at);
-                    }
-                }
-                Kind::Ack(ack) => self.ack_arrived(&ack, index, at),
-                Kind::Handshake { uplink, step } => self.handshake_arrived(uplink, step, at),
-            }
-        }
-        self.arm_arrival(way, index);
-    }
-
-    fn data_arrived(&mut self, id: FlowId, index: usize, stretch: Stretch, echo: u64, at: u64) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        let before = flow.delivered();
-        if flow.arrived(stretch) {
-            self.wakes.extend(flow.reader.take());
-            if flow.window.is_none() {
-                self.wakes.extend(flow.writer.take());
-            }
-        }
-        let fresh = flow.delivered() - before;
-        let answer = flow.answer(id, echo);
-        let Some(device) = &mut self.devices[index] else { return };
-        device.lanes[way(id) as usize].counters.delivered_bytes += fresh;
-        match answer {
-            Answer::Now(ack) => self.send_ack(ack, index, at),
-            Answer::Later => self.queue_event(at + HELD_ANSWER_NS, Event::HeldAnswer(id)),
-            Answer::None => {}
-        }
-    }
-
-    fn ack_arrived(&mut self, ack: &AckPacket, index: usize, at: u64) {
-        let Some(flow) = self.flows.get_mut(&ack.flow) else { return };
-        flow.acknowledged(ack, at);
-        if let Some(device) = &mut self.devices[index] {
-            device.last_rtt_ns = flow.smoothed_rtt();
-        }
-        if flow.room().is_ok_and(|room| room > 0) {
-            self.wakes.extend(flow.writer.take());
-        }
-        self.pump(ack.flow, at);
-    }
-
-    fn handshake_arrived(&mut self, uplink: FlowId, step: u8, at: u64) {
-        let opens = match step {
-            0 => return self.handshake(uplink, 1, at),
-            1 => {
-                self.handshake(uplink, 2, at);
-                uplink
-            }
-            _ => uplink.reverse(),
-        };
-        if let Some(flow) = self.flows.get_mut(&opens) {
-            flow.established = true;
-            self.wakes.extend(flow.writer.take());
-            self.pump(opens, at);
-        }
     }
 }
 

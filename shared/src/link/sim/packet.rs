@@ -24,8 +24,9 @@ pub(super) struct Packet {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// Bytes `start..start + len` of a flow; the end of a stream counts as one byte. It may carry an
-    /// acknowledgement of the reverse flow.
-    Data { flow: FlowId, start: u64, len: u32, ack: Option<AckPacket> },
+    /// acknowledgement of the reverse flow. `order`: its place in the order of sending.
+    /// `stamp`: when the acknowledgement was sent that the sender had heard last.
+    Data { flow: FlowId, start: u64, len: u32, order: u64, stamp: u64, ack: Option<AckPacket> },
     /// Answers the flow's data on the other direction.
     Ack(AckPacket),
     /// The three packets that open a connection, named by its uplink flow.
@@ -38,10 +39,12 @@ pub(super) struct AckPacket {
     pub(super) flow: FlowId,
     /// All before this offset is there.
     pub(super) next: u64,
-    /// The end of the last byte that is there.
-    pub(super) highest: u64,
+    /// The latest packet that is there, in the order of sending.
+    pub(super) latest: u64,
     /// How many bytes are there in all.
     pub(super) delivered: u64,
+    /// How far the receiver lets the sender go.
+    pub(super) window_end: u64,
     /// `at` of the packet that is answered: the timestamp option of RFC 7323.
     pub(super) echo: u64,
 }

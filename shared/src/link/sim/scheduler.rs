@@ -1,6 +1,6 @@
 //! Which device of a cell may send next.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 /// How a base station divides its airtime between devices that have something to send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,13 +95,13 @@ impl Server {
         }
     }
 
-    /// `device` has sent `bytes` from `start` to `end`.
-    pub(super) fn account(&mut self, device: usize, bytes: u32, start: u64, end: u64) {
+    /// `device` has sent `bytes`, which took that airtime.
+    pub(super) fn account(&mut self, device: usize, bytes: u32, airtime: Range<u64>) {
         let share = self.shares.entry(device).or_default();
         self.least_airtime = self.least_airtime.max(share.airtime);
-        share.airtime = share.airtime.saturating_add(end - start);
-        share.average = share.average_at(end) + f64::from(bytes) / HORIZON_NS;
-        share.updated = end;
+        share.airtime = share.airtime.saturating_add(airtime.end - airtime.start);
+        share.average = share.average_at(airtime.end) + f64::from(bytes) / HORIZON_NS;
+        share.updated = airtime.end;
     }
 }
 

@@ -5,7 +5,7 @@
 //! connection has the window that Linux would give it (IW10, RFC 6928; slow start with HyStart, Ha and
 //! Rhee 2011; CUBIC, RFC 9438; restart after idle, RFC 5681 section 4.1), on the link's own clock.
 
-use super::super::profile::Transport;
+use super::{super::profile::Transport, repair::Clock};
 
 /// Below this window HyStart does not look, segments.
 const HYSTART_LOW: f64 = 16.0;
@@ -98,13 +98,10 @@ impl Window {
         self.cwnd
     }
 
-    /// How long to wait for the last packets' acknowledgement before they count as lost (the probe
-    /// timeout of RFC 8985 section 7.2).
-    pub(super) fn probe_timeout(&self) -> u64 {
-        match self.rtt.smoothed {
-            0 => FIRST_RTO_NS,
-            smoothed => 2 * smoothed + 2_000_000,
-        }
+    /// The round trips that timers are made of.
+    pub(super) fn clock(&self, now: u64) -> Clock {
+        let RttEstimate { least, smoothed, .. } = self.rtt;
+        Clock { now, least, smoothed, timeout: self.rto() }
     }
 
     fn rto(&self) -> u64 {
@@ -213,6 +210,12 @@ impl Window {
         self.cwnd = (self.cwnd * CUBIC_BETA).max(2.0);
         self.ssthresh = self.cwnd;
         self.epoch = None;
+    }
+
+    /// Nothing was heard for too long: slow start from one segment.
+    pub(super) fn on_timeout(&mut self) {
+        self.on_loss();
+        self.cwnd = 1.0;
     }
 }
 
