@@ -5,9 +5,9 @@ use std::{collections::HashMap, fs, process::Command};
 use cleave_shared::{
     data::{Batch, BatchPlan, DataSpec, Dataset, Part, Split, gather},
     model::{
-        Gpt2Spec, LenetSpec, LoadedWeights, LoraSpec, LossKind, MergedWeights, MlpSpec, ModelSpec,
-        OptimizerSpec, SeededWeights, Segment, Sides, WeightFormat, Weights, lora::is_factor,
-        prune_filters, prune_smallest,
+        AlexnetSpec, Gpt2Spec, LenetSpec, LoadedWeights, LoraSpec, LossKind, MergedWeights,
+        MlpSpec, ModelSpec, OptimizerSpec, SeededWeights, Segment, Sides, VggSpec, WeightFormat,
+        Weights, lora::is_factor, prune_filters, prune_smallest,
     },
     tensor::{DType, HostTensor},
     wire::NamedTensors,
@@ -174,6 +174,50 @@ fn optimised_models_keep_their_accuracy() {
 }
 
 /// Inference at every split point is that of the whole model, bit for bit.
+/// Filters that give nothing can go without a trace, in every family whose filters can.
+#[test]
+fn filters_of_zeros_go_without_a_trace() {
+    let vgg = VggSpec {
+        input: [3, 32, 32],
+        channels: vec![vec![4, 6], vec![8, 4]],
+        hidden: [16, 12],
+        classes: 5,
+    };
+    let alexnet =
+        AlexnetSpec { input: [3, 63, 63], channels: [4, 6, 8, 6, 4], hidden: [16, 12], classes: 5 };
+    let specs = [lenet(), ModelSpec::Vgg(vgg), ModelSpec::Alexnet(alexnet)];
+    for spec in specs {
+        let layers = spec.filter_chain().unwrap().layers;
+        let of_zeros =
+            |name: &str| layers.iter().any(|l| name.starts_with(&format!("{}.", l.layer)));
+        let zeroed = |(name, tensor): (String, HostTensor)| {
+            if !of_zeros(&name) {
+                return (name, tensor);
+            }
+            // Every other filter, and its bias.
+            let each = tensor.elements() / tensor.shape()[0];
+            let values = tensor.to_f32().unwrap().into_iter().enumerate();
+            let values = values.map(|(i, v)| if (i / each).is_multiple_of(2) { 0.0 } else { v });
+            (name, HostTensor::from_f32(tensor.shape().to_vec(), &values.collect::<Vec<_>>()))
+        };
+        let weights: NamedTensors = seeded(&spec).into_iter().map(zeroed).collect();
+        let (narrow, pruned) = prune_filters(&spec, &weights, 0.5).unwrap();
+        let elements: usize = spec.input_shape().iter().product();
+        let values: Vec<f32> = (0..2 * elements).map(|i| (i as f32 * 0.37).sin()).collect();
+        let shape = [vec![2], spec.input_shape()].concat();
+        let input = vec![("x".to_string(), HostTensor::from_f32(shape, &values))];
+        let answer = |spec: &ModelSpec, weights: &NamedTensors| {
+            let output = whole(spec, weights, WeightFormat::Full).infer(&input).unwrap();
+            output[0].1.to_f32().unwrap()
+        };
+        let (before, after) = (answer(&spec, &weights), answer(&narrow, &pruned));
+        let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-6, "{}: {off:e}", spec.family_name());
+        let bytes = |w: &NamedTensors| w.iter().map(|(_, t)| t.data().len()).sum::<usize>();
+        assert!(bytes(&pruned) < bytes(&weights) * 2 / 3, "{}", spec.family_name());
+    }
+}
+
 fn same_at_every_split(spec: &ModelSpec, weights: &NamedTensors, format: WeightFormat) {
     let stages = spec.stage_count();
     let digits = Digits::open();

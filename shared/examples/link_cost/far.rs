@@ -76,6 +76,15 @@ impl SplitService for Echo {
         Err(Status::unimplemented("bind"))
     }
 
+    type GenerateStream = Answers<v1::GenerateReply>;
+
+    async fn generate(
+        &self,
+        _: Request<Streaming<v1::GenerateRequest>>,
+    ) -> Answer<Self::GenerateStream> {
+        Err(Status::unimplemented("generate"))
+    }
+
     type TrainStream = Answers<v1::TrainReply>;
 
     async fn train(&self, _: Request<Streaming<v1::TrainRequest>>) -> Answer<Self::TrainStream> {

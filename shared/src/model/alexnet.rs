@@ -5,7 +5,7 @@
 //! stage can be a cut. The stages have the names of Caffe's layers, the parameters torchvision's.
 
 use super::{
-    ModelFamily, Port, StagePlan,
+    FilterChain, ModelFamily, ModelSpec, Port, StagePlan,
     blocks::{Dense, cut},
     conv::{AvgPool, ConvRelu, ConvShape, MaxPool, Window, check_maps},
     spec::sizes_in_range,
@@ -81,5 +81,15 @@ impl ModelFamily for AlexnetSpec {
             }));
         }
         plans
+    }
+
+    fn filter_chain(&self) -> Option<FilterChain> {
+        let layers: Vec<String> = LAYERS.iter().map(|(_, i, _)| format!("features.{i}")).collect();
+        let spec = self.clone();
+        Some(FilterChain::plain(&layers, "classifier.1", POOLED * POOLED, move |widths| {
+            let mut channels = spec.channels;
+            channels.copy_from_slice(widths);
+            ModelSpec::Alexnet(AlexnetSpec { channels, ..spec.clone() })
+        }))
     }
 }

@@ -33,6 +33,30 @@ pub struct Consumer {
     pub inputs_per_filter: usize,
 }
 
+impl FilterChain {
+    /// Convolutions each of which feeds the next one, and the last one the linear layer `dense`, which
+    /// sees `pixels` of each map.
+    pub fn plain(
+        layers: &[String],
+        dense: &str,
+        pixels: usize,
+        narrowed: impl Fn(&[usize]) -> ModelSpec + 'static,
+    ) -> Self {
+        let consumer = |i: usize| match layers.get(i + 1) {
+            Some(next) => Consumer { layer: next.clone(), inputs_per_filter: 1 },
+            None => Consumer { layer: dense.into(), inputs_per_filter: pixels },
+        };
+        let layer = |(i, layer): (usize, &String)| FilterLayer {
+            layer: layer.clone(),
+            consumers: vec![consumer(i)],
+        };
+        Self {
+            layers: layers.iter().enumerate().map(layer).collect(),
+            narrowed: Box::new(narrowed),
+        }
+    }
+}
+
 /// The model without the weakest `amount` (0 to 1) of the filters of each convolution; at least one
 /// filter of each stays.
 pub fn prune_filters(

@@ -4,7 +4,7 @@
 //! `conv1 → pool1 → conv2 → pool2 → … → fc1 → fc2 → … → logits`; every stage can be a cut.
 
 use super::{
-    Consumer, FilterChain, FilterLayer, ModelFamily, ModelSpec, Port, StagePlan,
+    FilterChain, ModelFamily, ModelSpec, Port, StagePlan,
     blocks::{cut, dense_stack},
     conv::{ConvRelu, ConvShape, MaxPool, Window},
     spec::sizes_in_range,
@@ -69,23 +69,12 @@ impl ModelFamily for LenetSpec {
     }
 
     fn filter_chain(&self) -> Option<FilterChain> {
-        let convolutions = self.channels.len();
-        let halvings = 1 << convolutions;
+        let layers: Vec<String> = (1..=self.channels.len()).map(|i| format!("conv{i}")).collect();
+        let halvings = 1 << layers.len();
         let area = (self.input[1] / halvings) * (self.input[2] / halvings);
-        let layer = |i: usize| {
-            let consumer = match i {
-                // What is left of each map's pixels stands side by side in fc1's input.
-                _ if i == convolutions => Consumer { layer: "fc1".into(), inputs_per_filter: area },
-                _ => Consumer { layer: format!("conv{}", i + 1), inputs_per_filter: 1 },
-            };
-            FilterLayer { layer: format!("conv{i}"), consumers: vec![consumer] }
-        };
         let spec = self.clone();
-        Some(FilterChain {
-            layers: (1..=convolutions).map(layer).collect(),
-            narrowed: Box::new(move |channels| {
-                ModelSpec::Lenet(LenetSpec { channels: channels.to_vec(), ..spec.clone() })
-            }),
-        })
+        Some(FilterChain::plain(&layers, "fc1", area, move |channels| {
+            ModelSpec::Lenet(LenetSpec { channels: channels.to_vec(), ..spec.clone() })
+        }))
     }
 }

@@ -6,7 +6,7 @@
 //! cut.
 
 use super::{
-    Init, ModelFamily, Port, StagePlan,
+    FilterChain, Init, ModelFamily, ModelSpec, Port, StagePlan,
     blocks::{Dense, cut},
     conv::{AvgPool, ConvRelu, ConvShape, MaxPool, Window, check_maps},
     spec::sizes_in_range,
@@ -81,5 +81,24 @@ impl ModelFamily for VggSpec {
             }));
         }
         plans
+    }
+
+    fn filter_chain(&self) -> Option<FilterChain> {
+        let mut layers = Vec::new();
+        let mut index = 0;
+        for group in &self.channels {
+            for _ in group {
+                layers.push(format!("features.{index}"));
+                index += 2;
+            }
+            index += 1;
+        }
+        let spec = self.clone();
+        Some(FilterChain::plain(&layers, "classifier.0", POOLED * POOLED, move |widths| {
+            let mut widths = widths.iter().copied();
+            let groups = spec.channels.iter();
+            let channels = groups.map(|group| widths.by_ref().take(group.len()).collect());
+            ModelSpec::Vgg(VggSpec { channels: channels.collect(), ..spec.clone() })
+        }))
     }
 }
