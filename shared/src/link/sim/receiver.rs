@@ -53,8 +53,9 @@ pub(super) struct Receiver {
     pub(super) delivered: u64,
     /// The latest packet that arrived, in the order of sending.
     latest: u64,
-    /// When the last one arrived.
+    /// When the last one arrived, and how many came at that instant.
     heard_at: u64,
+    together: u8,
     window: ReceiveWindow,
 
     unanswered: u8,
@@ -113,6 +114,7 @@ impl Receiver {
             delivered: 0,
             latest: 0,
             heard_at: 0,
+            together: 0,
             window: ReceiveWindow::new(mss, most_window),
             unanswered: 0,
             quick_answers: QUICK_ANSWERS,
@@ -163,6 +165,7 @@ impl Receiver {
         if now > self.heard_at + SILENCE_NS + round_trip {
             self.quick_answers = QUICK_ANSWERS;
         }
+        self.together = if now == self.heard_at { self.together.saturating_add(1) } else { 1 };
         self.hold.heard(now - self.heard_at);
         self.heard_at = now;
         let Stretch { start, end } = packet.stretch;
@@ -171,7 +174,8 @@ impl Receiver {
         }
         let in_hole = !self.islands.is_empty() && packet.stretch.start > self.next;
         let quick = self.quick_answers > 0 && !self.interactive;
-        let at_once = self.window.is_growing();
+        // Otherwise what is not read yet takes from the window, and the answer waits for that.
+        let at_once = self.together < 2 || self.window.is_growing();
         if filled || quick || (self.unanswered >= 2 && !in_hole && at_once) {
             self.quick_answers = self.quick_answers.saturating_sub(1);
             return Answer::Now(self.ack(flow, packet.sent_at));
