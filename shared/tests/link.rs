@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use cleave_shared::link::{
-    Cell, Link, LinkLayer, LinkStream, Profile, Scheduler, TcpConnector, Transfer, Transport, Way,
-    WhatIf,
+    Cell, Jitter, Link, LinkLayer, LinkStream, Profile, Scheduler, TcpConnector, Transfer,
+    Transport, Way, WhatIf,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -157,13 +157,19 @@ fn simulated_ping_ms(profile: &Profile, seed: u64) -> f64 {
 async fn check_accuracy(name: &str, rtt_ms: f64) {
     let _turn = alone().await;
     let profile = builtin(name);
+    // HyStart leaves slow start when round trips lengthen: with jitter, a packet's luck decides when, and
+    // that how long the transfer takes (over LTE 3.6 to 5.1 s by the seed, in the simulation too).
+    let mut steady = profile.clone();
+    for direction in [&mut steady.uplink, &mut steady.downlink] {
+        direction.jitter = Jitter::None;
+    }
     for way in [Way::Uplink, Way::Downlink] {
-        let expected = simulated_transfer_ms(&profile, way);
+        let expected = simulated_transfer_ms(&steady, way);
         let rate_bps = profile.direction(way).rate_bps as f64;
         let airtime_ms = TRANSFER_BYTES as f64 * 8.0 / rate_bps * 1e3;
         assert!((airtime_ms..3.0 * airtime_ms + 1_000.0).contains(&expected), "{expected} ms");
         let what = format!("{name} 20 MB {way:?}");
-        assert_close(&what, expected, async |_| transfer_ms(&profile, way == Way::Uplink).await)
+        assert_close(&what, expected, async |_| transfer_ms(&steady, way == Way::Uplink).await)
             .await;
     }
     let mean_ms = cleave_shared::link::mean_round_trip(&profile).expect("arrives");
