@@ -7,7 +7,7 @@
 //!   takes token ids) in, outputs and what each stage took out. Nothing in this module knows about
 //!   splitting, codecs or the cloud.
 //! - `request` holds every rule about what is a valid request, once for both transports; `input` those
-//!   about one tensor, `texts` those about texts.
+//!   about one tensor, `text_input` those about texts.
 //! - `grpc` and `rest` only translate: messages and bodies in, responses and errors out. The REST
 //!   side has two helpers of its own: `rest_body` (JSON and binary framing) and `json_data` (nested
 //!   number lists).
@@ -34,7 +34,7 @@ mod rest_body;
 mod text;
 #[cfg(test)]
 mod text_clients_tests;
-mod texts;
+mod text_input;
 
 use cleave_shared::{model::Port, wire::NamedTensors};
 

@@ -11,7 +11,7 @@ use cleave_shared::{
 };
 use serde_json::value::RawValue;
 
-use super::{InferError, ModelInfo, Query, input, texts};
+use super::{InferError, ModelInfo, Query, input, text_input};
 
 /// The input that takes texts in place of token ids.
 pub const TEXT: &str = "text";
@@ -154,7 +154,7 @@ pub fn validate(
                 let tensor = input::read(port, info.max_batch, stated, contents)?;
                 read.push((port, tensor));
             }
-            None => return texts::read(info.max_batch, stated, contents).map(Query::Texts),
+            None => return text_input::read(info.max_batch, stated, contents).map(Query::Texts),
         }
     }
     check_together(&read)?;
