@@ -4,7 +4,7 @@ use cleave_shared::{
     config::Config,
     tensor::HostTensor,
     wire::{
-        self, PROTOCOL_VERSION,
+        self,
         v1::{self, split_service_client::SplitServiceClient},
     },
 };
@@ -13,16 +13,7 @@ use tonic::{Code, transport::Channel};
 use crate::nodes::{CONFIG, Nodes};
 
 fn agreement(config: &Config) -> v1::Agreement {
-    v1::Agreement {
-        protocol_version: PROTOCOL_VERSION,
-        spec_hash: config.model.hash(),
-        spec: config.model.canonical(),
-        split_point: 0,
-        activation_codec: "f32".into(),
-        gradient_codec: "f32".into(),
-        weights: "seed:7".into(),
-        weight_format: "none".into(),
-    }
+    config.agreement(0, "seed:7")
 }
 
 fn infer(config: &Config, shape: Vec<usize>) -> v1::InferRequest {

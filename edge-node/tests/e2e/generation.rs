@@ -11,7 +11,7 @@ use cleave_shared::{
     model::{SeededWeights, Segment},
     tensor::HostTensor,
     wire::{
-        self, PROTOCOL_VERSION,
+        self,
         v1::{self, generate_request::Kind, split_service_client::SplitServiceClient},
     },
 };
@@ -263,16 +263,7 @@ async fn stop_tokens_end_a_sequence_and_bad_requests_are_refused() {
 
 fn open(nodes: &Nodes, session: &str, max_positions: u32) -> Kind {
     let config = nodes.config();
-    let agreement = v1::Agreement {
-        protocol_version: PROTOCOL_VERSION,
-        spec_hash: config.model.hash(),
-        spec: config.model.canonical(),
-        split_point: 0,
-        activation_codec: "f32".into(),
-        gradient_codec: "f32".into(),
-        weights: "seed:7".into(),
-        weight_format: "none".into(),
-    };
+    let agreement = config.agreement(0, "seed:7");
     let sampling = v1::Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     Kind::Open(v1::GenerateOpen {
         agreement: Some(agreement),
