@@ -40,11 +40,27 @@ pub enum Line {
         link_ms: f64,
         tail_ms: f64,
         step_ms: f64,
+        /// See [`super::overlap`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overlap: Option<f64>,
+        /// Parts that the step was cut into.
+        #[serde(default = "one")]
+        micro_batches: u32,
+        /// Of the update; 0 in files from before it was written.
+        #[serde(default)]
+        learning_rate: f64,
+        /// Norm of the whole model's gradient before it was clipped, if it was computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gradient_norm: Option<f64>,
         /// Bytes over the link since training began.
         uplink_bytes: u64,
         downlink_bytes: u64,
     },
     Validation(Validated),
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Line {

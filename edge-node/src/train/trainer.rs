@@ -218,6 +218,10 @@ impl<'a> Trainer<'a> {
             link_ms: (away_ms - stepped.tail_ms).max(0.0),
             tail_ms: stepped.tail_ms,
             step_ms: ms(begin),
+            overlap: None,
+            micro_batches: 1,
+            learning_rate: self.config.train.optimizer.learning_rate(),
+            gradient_norm: None,
             uplink_bytes: bytes.uplink.accepted_bytes,
             downlink_bytes: bytes.downlink.delivered_bytes,
         };
