@@ -1,13 +1,13 @@
 //! The edge's half in training: stages `0..split`, after a known number of steps.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, TrainingRun, WeightsId},
     codec::Codec,
     compute::ComputePool,
     config::Config,
-    model::{HeadPass, Segment, Side},
+    model::{ForwardPass, Segment, Side, Update},
     wire::{self, NamedTensors, v1},
 };
 
@@ -28,7 +28,20 @@ pub struct Head {
 /// What goes to the cloud, and what is needed when the gradient comes back.
 pub struct Forward {
     pub activation: Vec<v1::Tensor>,
-    pub pass: Option<HeadPass>,
+    pub pass: Option<ForwardPass>,
+    /// Begin of the pass, its end, and the end of encoding.
+    pub times: [Instant; 3],
+}
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// No update follows.
+    Evaluate,
+    /// The first micro-batch of a step: what was prepared before is forgotten.
+    Begin,
+    /// The next one.
+    Continue,
 }
 
 impl Head {
@@ -95,20 +108,28 @@ impl Head {
         self.half.library.store()
     }
 
-    /// The forward pass of a batch; `learn` keeps what the backward pass needs.
-    pub async fn forward(&mut self, inputs: NamedTensors, learn: bool) -> Result<Forward, String> {
-        let segment = self.take()?;
+    /// The forward pass of a batch.
+    pub async fn forward(
+        &mut self,
+        inputs: NamedTensors,
+        purpose: Purpose,
+    ) -> Result<Forward, String> {
+        let mut segment = self.take()?;
         let codec = self.activation_codec;
         let job = move || {
-            let outcome = match learn {
-                true => {
-                    segment.head_forward(&inputs).map(|(activation, pass)| (activation, Some(pass)))
-                }
-                false => segment.infer(&inputs).map(|activation| (activation, None)),
+            let begin = Instant::now();
+            if purpose == Purpose::Begin {
+                segment.forget();
+            }
+            let outcome = match purpose {
+                Purpose::Evaluate => segment.infer(&inputs).map(|activation| (activation, None)),
+                _ => segment.forward(&inputs, false).map(|(x, pass)| (x, Some(pass))),
             };
+            let computed = Instant::now();
             let outcome = outcome.map(|(activation, pass)| Forward {
                 activation: wire::encode(activation, codec),
                 pass: pass.filter(|_| segment.has_parameters()),
+                times: [begin, computed, Instant::now()],
             });
             (segment, outcome)
         };
@@ -117,36 +138,66 @@ impl Head {
         outcome.map_err(|e| e.to_string())
     }
 
-    /// The backward pass and the optimiser's step: this side's commit of the next step.
+    /// The backward pass of a micro-batch; gives its begin, the end of decoding, and its end.
     pub async fn backward(
         &mut self,
-        pass: Option<HeadPass>,
+        pass: ForwardPass,
         gradient: Vec<v1::Tensor>,
-    ) -> Result<(), String> {
-        if let Some(pass) = pass {
-            let gradient = wire::decode(gradient, self.gradient_codec)
-                .map_err(|e| format!("the cloud's gradient: {e}"))?;
-            let mut segment = self.take()?;
-            let optimizer = self.half.training.optimizer.clone();
-            let job = move || {
-                let outcome = segment.head_backward(pass, &gradient, &optimizer);
-                (segment, outcome)
-            };
-            let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-            self.segment = Some(segment);
-            outcome.map_err(|e| format!("the cloud's gradient: {e}"))?;
-        }
+    ) -> Result<[Instant; 3], String> {
+        let mut segment = self.take()?;
+        let codec = self.gradient_codec;
+        let job = move || {
+            let begin = Instant::now();
+            let decoded = wire::decode(gradient, codec).map_err(|e| e.to_string());
+            let at = Instant::now();
+            let outcome = decoded.and_then(|gradient| {
+                segment.backward(pass, &gradient).map_err(|e| e.to_string())?;
+                Ok([begin, at, Instant::now()])
+            });
+            (segment, outcome)
+        };
+        let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.segment = Some(segment);
+        outcome.map_err(|e| format!("the cloud's gradient: {e}"))
+    }
+
+    /// Sum of the squares of the gradients of the step that is prepared.
+    pub async fn gradient_square(&mut self) -> Result<f64, String> {
+        let segment = self.take()?;
+        let job = move || {
+            let square = segment.gradient_square();
+            (segment, square)
+        };
+        let (segment, square) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.segment = Some(segment);
+        Ok(square)
+    }
+
+    /// Applies the step that is prepared.
+    pub async fn commit(&mut self, update: Update) -> Result<(), String> {
+        let mut segment = self.take()?;
+        let optimizer = self.half.training.optimizer.clone();
+        let job = move || {
+            segment.commit(&optimizer, update);
+            segment
+        };
+        self.segment = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
         self.live += 1;
         Ok(())
     }
 
-    /// Writes this half of the step it is at, and drops the oldest over `keep`.
-    pub async fn checkpoint(&self, keep: usize) -> Result<(), String> {
+    /// Writes this half of the step it is at.
+    pub async fn checkpoint(&self) -> Result<(), String> {
         let segment = self.segment.as_ref().ok_or("a step failed")?;
         let state = segment.state().map_err(|e| e.to_string())?;
         let (half, step) = (self.half.clone(), self.live);
-        let written = tokio::task::spawn_blocking(move || half.write(step, &state, keep));
+        let written = tokio::task::spawn_blocking(move || half.write(step, &state));
         written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
+    /// Removes the checkpoints that neither side needs, `of_cloud` being those on the cloud's disk.
+    pub fn retain(&self, keep: usize, of_cloud: &BTreeSet<u64>) -> Result<(), String> {
+        self.store().retain(&self.half.id, keep, of_cloud).map_err(|e| e.to_string())
     }
 
     fn take(&mut self) -> Result<Segment, String> {

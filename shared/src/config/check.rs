@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Config;
+use super::{Config, MicroBatches};
 use crate::codec;
 
 /// The path of a bad key, and what is wrong with its value.
@@ -66,7 +66,12 @@ impl Config {
         let train = &self.train;
         range("train.epochs", train.epochs, 1..=1_000_000)?;
         range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
+        if let MicroBatches::Fixed(n) = train.micro_batches {
+            range("train.micro_batches", u64::from(n), 1..=4096)?;
+        }
         train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
+        let schedule = train.schedule.check();
+        schedule.map_err(|(key, problem)| (format!("train.schedule.{key}"), problem))?;
         let extras = train.spec().check_extras();
         extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
         range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;

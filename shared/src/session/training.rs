@@ -10,6 +10,9 @@ use crate::model::{LoraSpec, LossKind, OptimizerSpec};
 pub struct TrainingSpec {
     pub loss: LossKind,
     pub optimizer: OptimizerSpec,
+    /// Longest norm of the gradient over both halves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Trains adapters only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
@@ -36,8 +39,11 @@ impl TrainingSpec {
         Ok(spec)
     }
 
-    /// The key and the problem of adapters or sparsity out of range.
+    /// The key and the problem of what else is out of range.
     pub fn check_extras(&self) -> Result<(), (&'static str, String)> {
+        if let Some(most) = self.clip_norm.filter(|most| !(1e-9..=1e9).contains(most)) {
+            return Err(("clip_norm", format!("{most} is out of range; allowed: 1e-9 to 1e9")));
+        }
         if let Some(lora) = &self.lora {
             lora.check().map_err(|problem| ("lora", problem))?;
         }
