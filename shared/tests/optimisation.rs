@@ -31,7 +31,13 @@ fn mlp() -> ModelSpec {
 }
 
 fn adam(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+    OptimizerSpec::Adam {
+        learning_rate,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    }
 }
 
 fn loaded(weights: &NamedTensors) -> LoadedWeights {

@@ -6,13 +6,14 @@
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use cleave_shared::{
+    codec,
     data::{Batch, BatchPlan, DataSpec, Part, Split, gather},
     model::{
         LenetSpec, LossKind, MlpSpec, ModelSpec, OptimizerSpec, SeededWeights, Segment, Update,
     },
     session::{Schedule, Shape, clip_scale},
     tensor::{DType, HostTensor},
-    wire::NamedTensors,
+    wire::{self, NamedTensors},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -29,6 +30,8 @@ struct Case {
     schedule: Schedule,
     clip: Option<f64>,
     micro_batches: usize,
+    /// Of activations and of cut-layer gradients.
+    codec: &'static str,
 }
 
 fn cases() -> Vec<Case> {
@@ -40,8 +43,13 @@ fn cases() -> Vec<Case> {
     });
     let mlp = ModelSpec::Mlp(MlpSpec { input: [1, 8, 8], hidden: vec![48, 32], classes: 10 });
     let sgd = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
-    let adam =
-        OptimizerSpec::Adam { learning_rate: 0.005, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+    let adam = OptimizerSpec::Adam {
+        learning_rate: 0.005,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
     let (entropy, mse) = (LossKind::CrossEntropy, LossKind::Mse);
     let case = |name, model: &ModelSpec, split, loss, optimizer: &OptimizerSpec| Case {
         name,
@@ -52,9 +60,9 @@ fn cases() -> Vec<Case> {
         schedule: Schedule::default(),
         clip: None,
         micro_batches: 1,
+        codec: "f32",
     };
-    let decayed =
-        OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    let decayed = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
     let (learning_rate, beta1, beta2, epsilon) = (0.01, 0.9, 0.98, 1e-8);
     let adam_decayed =
         OptimizerSpec::Adam { learning_rate, beta1, beta2, epsilon, weight_decay: 0.02 };
@@ -73,7 +81,12 @@ fn cases() -> Vec<Case> {
             clip: Some(1.0),
             ..case("lenet-4-sgd-decay-linear-clip", &lenet, 4, entropy, &decayed)
         },
-        Case { micro_batches: 16, ..case("mlp-1-adam-decay-micro", &mlp, 1, entropy, &adam_decayed) },
+        Case { codec: "f16", ..case("lenet-3-sgd-f16-link", &lenet, 3, entropy, &sgd) },
+        Case { codec: "bf16", ..case("lenet-1-sgd-bf16-link", &lenet, 1, entropy, &sgd) },
+        Case {
+            micro_batches: 16,
+            ..case("mlp-1-adam-decay-micro", &mlp, 1, entropy, &adam_decayed)
+        },
         case("lenet-1-sgd-entropy", &lenet, 1, entropy, &sgd),
         case("lenet-3-adam-entropy", &lenet, 3, entropy, &adam),
         case("lenet-5-sgd-mse", &lenet, 5, mse, &sgd),
@@ -109,6 +122,7 @@ fn train(case: &Case) -> Tensors {
         let mut loss = 0.0;
         for (input, label, share) in cut(&input, &label, case.micro_batches) {
             let (activation, pass) = head.forward(&input, false).unwrap();
+            let activation = over_the_link(activation, case.codec);
             if step == 1 && case.micro_batches == 1 {
                 let logits = tail.infer(&activation).unwrap().remove(0).1;
                 tensors.insert("logits".into(), logits);
@@ -117,7 +131,7 @@ fn train(case: &Case) -> Tensors {
             if step == 1 && case.micro_batches == 1 {
                 tensors.insert("cut_gradient".into(), done.gradient[0].1.clone());
             }
-            head.backward(pass, &done.gradient).unwrap();
+            head.backward(pass, &over_the_link(done.gradient, case.codec)).unwrap();
             loss += f64::from(done.loss) * share;
         }
         let square = head.gradient_square() + tail.gradient_square();
@@ -138,8 +152,18 @@ fn train(case: &Case) -> Tensors {
     tensors
 }
 
+/// What arrives of it.
+fn over_the_link(tensors: NamedTensors, codec: &str) -> NamedTensors {
+    let codec = codec::by_name(codec).unwrap();
+    wire::decode(wire::encode(tensors, codec), codec).unwrap()
+}
+
 /// Micro-batches of a batch of images, each with its share of the samples.
-fn cut(input: &NamedTensors, labels: &HostTensor, parts: usize) -> Vec<(NamedTensors, HostTensor, f64)> {
+fn cut(
+    input: &NamedTensors,
+    labels: &HostTensor,
+    parts: usize,
+) -> Vec<(NamedTensors, HostTensor, f64)> {
     let (values, labels) = (input[0].1.to_f32().unwrap(), labels.to_i64().unwrap());
     let pixels = values.len() / labels.len();
     let part = |p: usize| {
@@ -147,7 +171,11 @@ fn cut(input: &NamedTensors, labels: &HostTensor, parts: usize) -> Vec<(NamedTen
         let pixels = &values[from * pixels..to * pixels];
         let images = HostTensor::from_f32(vec![to - from, 1, 8, 8], pixels);
         let share = (to - from) as f64 / labels.len() as f64;
-        (vec![("x".into(), images)], HostTensor::from_i64(vec![to - from], &labels[from..to]), share)
+        (
+            vec![("x".into(), images)],
+            HostTensor::from_i64(vec![to - from], &labels[from..to]),
+            share,
+        )
     };
     (0..parts).map(part).collect()
 }
@@ -155,7 +183,7 @@ fn cut(input: &NamedTensors, labels: &HostTensor, parts: usize) -> Vec<(NamedTen
 fn write(folder: &Path, case: &Case, tensors: &Tensors) {
     let json = serde_json::json!({
         "model": case.model, "split": case.split, "loss": case.loss, "optimizer": case.optimizer,
-        "schedule": case.schedule, "clip": case.clip,
+        "schedule": case.schedule, "clip": case.clip, "codec": case.codec,
     });
     fs::create_dir(folder).unwrap();
     fs::write(folder.join("case.json"), json.to_string()).unwrap();

@@ -1,7 +1,8 @@
 """Trains the same models in PyTorch and compares: pytorch_reference.py CASE_DIR...
 
 A case is written by shared/tests/pytorch.rs from Cleave's own split training:
-  case.json         model, split, loss, optimizer, schedule, clip (longest norm of the gradient)
+  case.json         model, split, loss, optimizer, schedule, clip (longest norm of the gradient),
+                    codec (of what crosses the cut)
   case.safetensors  weights/<stage>.weight|bias   initial weights
                     step_inputs, step_labels      [steps, batch, ...]
                     logits, cut_gradient          of the first step, if Cleave did not cut it up
@@ -84,6 +85,11 @@ def loss_of(kind, logits, labels):
     return nn.functional.mse_loss(logits, target)
 
 
+def over_the_link(values, codec):
+    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[codec]
+    return values.detach().to(dtype).to(torch.float32)
+
+
 def check(what, ours, reference, bound):
     if ours.shape != reference.shape:
         sys.exit(f"{what}: shape {tuple(ours.shape)}, PyTorch has {tuple(reference.shape)}")
@@ -103,14 +109,14 @@ def run(folder):
     head, tail = nn.Sequential(*modules[: case["split"]]), nn.Sequential(*modules[case["split"] :])
     losses, worst = [], {}
     for step, (inputs, labels) in enumerate(zip(tensors["step_inputs"], tensors["step_labels"])):
-        cut = head(inputs)
-        if not cut.requires_grad:
-            cut.requires_grad_()
-        cut.retain_grad()
+        optimizer.zero_grad()
+        smashed = head(inputs)
+        cut = over_the_link(smashed, case["codec"]).requires_grad_()
         logits = tail(cut)
         loss = loss_of(case["loss"], logits, labels)
-        optimizer.zero_grad()
         loss.backward()
+        if smashed.requires_grad:
+            smashed.backward(over_the_link(cut.grad, case["codec"]))
         if step == 0 and "logits" in tensors:
             worst["logits"] = check("logits", tensors["logits"], logits.detach(), LOGITS)
             worst["gradient"] = check("cut-layer gradient", tensors["cut_gradient"], cut.grad, GRADIENT)

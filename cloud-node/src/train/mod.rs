@@ -13,7 +13,11 @@ mod table;
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::Library, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
+    checkpoint::Library,
+    codec::Codec,
+    compute::ComputePool,
+    config::Config,
+    model::ModelSpec,
     wire::{Frames, v1},
 };
 use tokio::sync::{mpsc, watch};
@@ -80,8 +84,9 @@ impl Trainer {
         requests: Streaming<v1::TrainRequest>,
     ) -> Result<ReceiverStream<Result<v1::TrainReply, Status>>, Status> {
         let mut requests = Frames::new(requests);
-        let first = requests.next().await.transpose()?.and_then(|r| r.kind);
-        let Some(v1::train_request::Kind::Open(open)) = first else {
+        let first = requests.next().await.transpose()?;
+        let first = first.ok_or_else(|| Status::aborted("the stream ended before `open`"))?;
+        let Some(v1::train_request::Kind::Open(open)) = first.kind else {
             return Err(Status::invalid_argument(
                 "the first message of a training stream is not `open`",
             ));

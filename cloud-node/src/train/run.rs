@@ -159,11 +159,7 @@ impl Run {
     }
 
     /// Applies the step that is prepared, once.
-    pub async fn commit(
-        &mut self,
-        commit: v1::TrainCommit,
-        shared: &Shared,
-    ) -> Result<(), Status> {
+    pub async fn commit(&mut self, commit: v1::TrainCommit, shared: &Shared) -> Result<(), Status> {
         let v1::TrainCommit { id, learning_rate, scale } = commit;
         if ![learning_rate, scale].iter().all(|v| v.is_finite() && *v >= 0.0) {
             let text = format!("step {id}: learning rate {learning_rate}, scale {scale}");

@@ -119,9 +119,7 @@ impl Conversation {
 
     fn as_prepared(&self, arrived: Arrived) -> Result<Prepared, ConversationError> {
         match arrived {
-            Arrived { reply: Reply::Prepared(reply), returned } => {
-                Ok(Prepared { reply, returned })
-            }
+            Arrived { reply: Reply::Prepared(reply), returned } => Ok(Prepared { reply, returned }),
             _ => Err(self.confused("a micro-batch")),
         }
     }
@@ -199,10 +197,7 @@ impl Conversation {
 }
 
 /// Hands on whole replies until the stream ends.
-async fn read(
-    stream: Streaming<v1::TrainReply>,
-    replies: mpsc::Sender<Result<Arrived, Status>>,
-) {
+async fn read(stream: Streaming<v1::TrainReply>, replies: mpsc::Sender<Result<Arrived, Status>>) {
     let mut frames = Frames::new(stream);
     while let Some(first) = frames.next().await {
         let whole = match first {

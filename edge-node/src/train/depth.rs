@@ -79,7 +79,8 @@ mod tests {
         let ms = Duration::from_millis;
         let measured = Measured { times: vec![(1, ms(90)), (4, ms(50)), (8, ms(60))] };
         assert_eq!(measured.best(), 4);
-        let text = "a step takes 90.0 ms in 1, 50.0 ms in 4, 60.0 ms in 8: 4 micro-batches from now on";
+        let text =
+            "a step takes 90.0 ms in 1, 50.0 ms in 4, 60.0 ms in 8: 4 micro-batches from now on";
         assert_eq!(measured.to_string(), text);
     }
 }

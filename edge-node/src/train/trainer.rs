@@ -163,15 +163,13 @@ impl<'a> Trainer<'a> {
         }
         self.timeline.forget_open();
         self.observe_again();
+        // What is due may be so since before a connection broke.
         self.validate_if_due(&mut cloud).await?;
+        self.checkpoint_if_due(&mut cloud).await?;
         while self.head.live() < self.total && !self.stopped {
             self.step(&mut cloud).await?;
             self.validate_if_due(&mut cloud).await?;
-            let live = self.head.live();
-            let last = live == self.total || self.stopped;
-            if live.is_multiple_of(self.config.train.checkpoint_every) || last {
-                self.checkpoint(&mut cloud).await?;
-            }
+            self.checkpoint_if_due(&mut cloud).await?;
         }
         Ok(())
     }
@@ -314,8 +312,7 @@ impl<'a> Trainer<'a> {
         let mut tally = self.tally();
         for indices in self.validation.chunks(VALIDATION_BATCH) {
             let Batch { inputs, labels } = self.feed.batch(indices);
-            let forward =
-                self.head.forward(inputs, Purpose::Evaluate).await;
+            let forward = self.head.forward(inputs, Purpose::Evaluate).await;
             let forward = forward.map_err(ConversationError::Local)?;
             let sent = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
             let batch = v1::TrainEvaluate { activation: forward.activation, labels: sent };
@@ -328,6 +325,20 @@ impl<'a> Trainer<'a> {
         written.map_err(ConversationError::Local)?;
         self.progress.epoch(self.config.train.epochs, &validated);
         self.observe(&validated);
+        Ok(())
+    }
+
+    /// Now and then, and at the end.
+    async fn checkpoint_if_due(
+        &mut self,
+        cloud: &mut Conversation,
+    ) -> Result<(), ConversationError> {
+        let step = self.head.live();
+        let at_end = step == self.total || self.stopped;
+        let due = at_end || step.is_multiple_of(self.config.train.checkpoint_every);
+        if due && step > 0 && !self.head.checkpoints().contains(&step) {
+            self.checkpoint(cloud).await?;
+        }
         Ok(())
     }
 

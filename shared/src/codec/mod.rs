@@ -4,10 +4,15 @@
 //! codec in the handshake, separately for activations and for cut-layer gradients.
 
 mod f32;
+mod float16;
+mod words;
 
 use bytes::Bytes;
 
-pub use self::f32::F32;
+pub use self::{
+    f32::F32,
+    float16::{BF16, F16},
+};
 use crate::tensor::{HostTensor, TensorError};
 
 /// Encodes FP32 tensors of any shape.
@@ -21,12 +26,14 @@ pub trait Codec: Send + Sync {
 }
 
 /// Names of all codecs, as the config accepts them.
-pub const NAMES: [&str; 1] = ["f32"];
+pub const NAMES: [&str; 3] = ["f32", "f16", "bf16"];
 
 /// The codec with this name.
 pub fn by_name(name: &str) -> Option<&'static dyn Codec> {
     match name {
         "f32" => Some(&F32),
+        "f16" => Some(&F16),
+        "bf16" => Some(&BF16),
         _ => None,
     }
 }

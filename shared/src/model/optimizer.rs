@@ -50,9 +50,8 @@ impl OptimizerSpec {
     }
 
     pub(super) fn init(&self) -> ModuleOptimizer {
-        let decay = |penalty: f64| {
-            (penalty > 0.0).then(|| WeightDecayConfig { penalty: penalty as f32 })
-        };
+        let decay =
+            |penalty: f64| (penalty > 0.0).then(|| WeightDecayConfig { penalty: penalty as f32 });
         match *self {
             Self::Sgd { momentum, weight_decay, .. } => {
                 let moved = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);

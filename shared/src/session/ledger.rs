@@ -36,7 +36,9 @@ pub enum OutOfOrder {
          {expected}; open the run again"
     )]
     MicroBatch { step: u64, expected: u32, found: u32, count: u32 },
-    #[error("step {step} cannot be committed: {done} of its micro-batches came; open the run again")]
+    #[error(
+        "step {step} cannot be committed: {done} of its micro-batches came; open the run again"
+    )]
     Incomplete { step: u64, done: u32 },
 }
 

@@ -14,7 +14,13 @@ pub fn sgd(learning_rate: f64) -> OptimizerSpec {
 }
 
 pub fn adam(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+    OptimizerSpec::Adam {
+        learning_rate,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    }
 }
 
 /// Stages `range`, with weights from the file.
