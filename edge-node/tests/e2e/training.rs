@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -155,6 +156,54 @@ async fn copy(
         }
         left -= n as u64;
     }
+}
+
+/// Every weight of a run's step, of both halves.
+fn weights(nodes: &Nodes, run: &str, step: u64) -> Vec<(String, Vec<f32>)> {
+    let mut weights = Vec::new();
+    for node in ["edge", "cloud"] {
+        let dir = nodes.runs().join(node).join(run).join(format!("step-{step:08}"));
+        let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+            let bytes = fs::read(path).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let values = |data: &[u8]| {
+                data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            };
+            weights.extend(file.tensors().iter().map(|(name, t)| (name.clone(), values(t.data()))));
+        }
+    }
+    weights.sort_by(|a, b| a.0.cmp(&b.0));
+    weights
+}
+
+#[tokio::test]
+async fn micro_batches_make_the_same_steps() {
+    const PARTS: [&str; 4] = ["1", "2", "7", "\"auto\""];
+    let adam = CONFIG.find("[train.optimizer]").unwrap();
+    let sgd = "[train.optimizer]\nkind = \"sgd\"\nlearning_rate = 0.05\nmomentum = 0.9\n";
+    let mut nodes = Nodes::new(&format!("{}{sgd}", &CONFIG[..adam]));
+    nodes.start_cloud().await;
+    for (i, parts) in PARTS.iter().enumerate() {
+        let set = format!("train.micro_batches={parts}");
+        let words = ["--run", &format!("r{i}"), "--no-deploy", "--set", &set];
+        finishes(&nodes, nodes.launch_training(&words)).await;
+    }
+    let plain = weights(&nodes, "r0", 120);
+    for (i, parts) in PARTS.iter().enumerate().skip(1) {
+        let piped = weights(&nodes, &format!("r{i}"), 120);
+        assert_eq!(piped.len(), plain.len());
+        for ((name, expected), (_, found)) in plain.iter().zip(&piped) {
+            let pairs = expected.iter().zip(found);
+            let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-5, "{name} in {parts} parts: {worst:e}");
+        }
+        let steps = metrics(&nodes, &format!("r{i}"));
+        let count = steps[0]["micro_batches"].as_u64().unwrap();
+        assert!(*parts == "\"auto\"" || count.to_string() == *parts, "{}", steps[0]);
+    }
+    let log = fs::read_to_string(nodes.path().join("train.log")).unwrap();
+    assert!(log.contains("micro-batches from now on"), "{log}");
 }
 
 #[tokio::test]

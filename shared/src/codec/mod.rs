@@ -3,6 +3,7 @@
 //! A codec is one file: it turns an FP32 tensor into bytes and back. Both sides name the same
 //! codec in the handshake, separately for activations and for cut-layer gradients.
 
+mod affine;
 mod f32;
 mod float16;
 mod words;
@@ -10,6 +11,7 @@ mod words;
 use bytes::Bytes;
 
 pub use self::{
+    affine::{Int4, Int8},
     f32::F32,
     float16::{BF16, F16},
 };
@@ -26,7 +28,7 @@ pub trait Codec: Send + Sync {
 }
 
 /// Names of all codecs, as the config accepts them.
-pub const NAMES: [&str; 3] = ["f32", "f16", "bf16"];
+pub const NAMES: [&str; 5] = ["f32", "f16", "bf16", "int8", "int4"];
 
 /// The codec with this name.
 pub fn by_name(name: &str) -> Option<&'static dyn Codec> {
@@ -34,6 +36,8 @@ pub fn by_name(name: &str) -> Option<&'static dyn Codec> {
         "f32" => Some(&F32),
         "f16" => Some(&F16),
         "bf16" => Some(&BF16),
+        "int8" => Some(&Int8),
+        "int4" => Some(&Int4),
         _ => None,
     }
 }
