@@ -413,8 +413,7 @@ mod tests {
         let mut timeline = Timeline::open_within(dir.path(), 0, most).unwrap();
         (1..=last).for_each(|step| record(&mut timeline, step));
         assert!(fs::metadata(dir.path().join(FILE)).unwrap().len() <= most);
-        let steps: Vec<u64> =
-            recorded_steps(dir.path()).unwrap().iter().map(|s| s.step).collect();
+        let steps: Vec<u64> = recorded_steps(dir.path()).unwrap().iter().map(|s| s.step).collect();
         assert!(steps.len() > 10, "{steps:?}");
         let apart: Vec<u64> = steps.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(apart.iter().all(|&d| d == apart[0]), "{steps:?}");

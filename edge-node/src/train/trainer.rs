@@ -13,7 +13,7 @@ use super::{
     ConversationError, Observer, RunDir, Score, Tally, Validated, Verdict,
     conversation::Conversation,
     head::Head,
-    metrics::{Line, Metrics},
+    metrics::{Line, Metrics, Stepped},
     progress::Progress,
 };
 use crate::cloud::CloudClient;
@@ -209,7 +209,7 @@ impl<'a> Trainer<'a> {
         added.map_err(ConversationError::Local)?;
         let score = Score { perplexity: None, r2: None, ..tally.score() };
         let bytes = self.link.counters();
-        let line = Line::Step {
+        let line = Stepped {
             step: id,
             epoch: self.plan.epoch_of(id),
             loss: stepped.loss,
@@ -225,8 +225,8 @@ impl<'a> Trainer<'a> {
             uplink_bytes: bytes.uplink.accepted_bytes,
             downlink_bytes: bytes.downlink.delivered_bytes,
         };
-        self.metrics.write(&line).map_err(ConversationError::Local)?;
-        self.progress.step(id, stepped.loss, score, bytes);
+        self.metrics.write(&Line::Step(line)).map_err(ConversationError::Local)?;
+        self.progress.step(&line);
         Ok(())
     }
 

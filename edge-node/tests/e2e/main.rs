@@ -17,3 +17,4 @@ mod reconfigure;
 mod steps;
 mod text;
 mod training;
+mod watching;
