@@ -327,7 +327,7 @@ pub fn round(value: f64) -> f64 {
 }
 
 /// With four digits.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     format!("{value:.3e}").parse::<f64>().unwrap_or(value).to_string()
 }
 

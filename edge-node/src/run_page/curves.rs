@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::chart::{Chart, Scale, Series};
+use super::chart::{Chart, Scale, Series, short};
 use crate::train::{Score, Stepped, Validated};
 
 /// Points of a curve at most; more could not be told apart on a screen.
@@ -198,7 +198,7 @@ pub fn values(rows: &[Row]) -> Table {
             format!("{:.3}", r.tail_ms),
             format!("{:.3}", r.uplink),
             format!("{:.3}", r.downlink),
-            r.learning_rate.to_string(),
+            short(r.learning_rate),
             cell(r.overlap.map(|o| o * 100.0), 1),
             cell(r.gradient_norm, 4),
         ]
