@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The picture, in its own units.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
@@ -292,7 +292,12 @@ impl Axis {
         while index <= last {
             // Plus nothing, or minus zero would be shown with its sign.
             let value = index * self.step + 0.0;
-            ticks.push(Tick { at: round(self.at(value)), label: format!("{value:.digits$}") });
+            let label = match digits {
+                0..=6 => format!("{value:.digits$}"),
+                _ if value == 0.0 => "0".into(),
+                _ => format!("{value:.1e}"),
+            };
+            ticks.push(Tick { at: round(self.at(value)), label });
             index += 1.0;
         }
         ticks
@@ -352,6 +357,7 @@ mod tests {
         assert_eq!(axis(from_zero, &[0.01, 2.3]), ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5"]);
         assert_eq!(axis(from_zero, &[29.0, 32.0]), ["0", "10", "20", "30", "40"]);
         assert_eq!(axis(from_zero, &[0.00012, 0.0009])[1], "0.0002");
+        assert_eq!(axis(from_zero, &[1e-9, 3.9e-9]), ["0", "1.0e-9", "2.0e-9", "3.0e-9", "4.0e-9"]);
         assert_eq!(axis(from_zero, &[0.0; 3]), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(axis(Scale::ClosePercent, &[92.0, 99.5]), ["92", "94", "96", "98", "100"]);
         assert_eq!(axis(Scale::Percent, &[0.0, 0.0]), ["0", "20", "40", "60", "80", "100"]);
