@@ -3,6 +3,7 @@
 mod generate;
 mod link;
 mod optimize;
+mod report;
 mod steps;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use self::{
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
+    report::ReportArgs,
     steps::{PrepareArgs, TrainArgs, TuneArgs, ValidateArgs},
 };
 use crate::{demo, deploy::deploy_run, evaluate::EdgeClient, inspect::inspect, stack};
@@ -69,6 +71,8 @@ enum NodeCommand {
         #[arg(long, value_name = "ID")]
         run: Option<String>,
     },
+    /// Writes a run as one HTML page: its curves, and the timeline of a step
+    Report(ReportArgs),
     /// Continues a sequence of token ids together with the cloud, without a running edge
     Generate(GenerateArgs),
     /// Sends the held-out samples to a running edge; prints accuracy and latency
@@ -151,6 +155,7 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
             }
             stack::serve(config, args).await
         }
+        NodeCommand::Report(args) => report::report(&config, args),
         NodeCommand::Generate(args) => generate::generate(&config, args).await,
         NodeCommand::Evaluate { edge } => {
             let edge = edge.unwrap_or_else(|| format!("http://{}", config.edge.grpc_listen));

@@ -1,18 +1,21 @@
 //! `metrics.jsonl`: one JSON object for each step, and one for each validation.
 //!
 //! The file follows the run: when the run goes back to a checkpoint, so do the lines, and what is
-//! left is one line a step whatever happened in between.
+//! left is one line a step whatever happened in between. TensorBoard's files follow it.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use cleave_shared::checkpoint::write_atomic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Score;
+use super::{Score, tensorboard::EventFile};
+
+/// Name in the run's folder.
+const FILE: &str = "metrics.jsonl";
 
 /// What a validation found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -20,42 +23,54 @@ pub struct Validated {
     /// The last step of the epoch.
     pub step: u64,
     pub epoch: u64,
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     #[serde(flatten)]
     pub score: Score,
 }
 
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Stepped {
+    pub step: u64,
+    pub epoch: u64,
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss: f32,
+    /// Of the batch, before the update.
+    #[serde(flatten)]
+    pub score: Score,
+    pub head_ms: f64,
+    /// How long an activation or a gradient was under way.
+    pub link_ms: f64,
+    pub tail_ms: f64,
+    pub step_ms: f64,
+    /// See [`super::overlap`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<f64>,
+    /// Parts that the step was cut into.
+    #[serde(default = "one")]
+    pub micro_batches: u32,
+    /// Of the update; 0 in files from before it was written.
+    #[serde(default)]
+    pub learning_rate: f64,
+    /// Norm of the whole model's gradient before it was clipped, if it was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
+    /// Bytes over the link since this process began to train.
+    pub uplink_bytes: u64,
+    pub downlink_bytes: u64,
+}
+
+impl Stepped {
+    pub fn steps_per_s(&self) -> f64 {
+        1e3 / self.step_ms
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Line {
-    Step {
-        step: u64,
-        epoch: u64,
-        loss: f32,
-        /// Of the batch, before the update.
-        #[serde(flatten)]
-        score: Score,
-        head_ms: f64,
-        /// From sending the activation to having the gradient, without the tail's time.
-        link_ms: f64,
-        tail_ms: f64,
-        step_ms: f64,
-        /// See [`super::overlap`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        overlap: Option<f64>,
-        /// Parts that the step was cut into.
-        #[serde(default = "one")]
-        micro_batches: u32,
-        /// Of the update; 0 in files from before it was written.
-        #[serde(default)]
-        learning_rate: f64,
-        /// Norm of the whole model's gradient before it was clipped, if it was computed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        gradient_norm: Option<f64>,
-        /// Bytes over the link since training began.
-        uplink_bytes: u64,
-        downlink_bytes: u64,
-    },
+    Step(Stepped),
     Validation(Validated),
 }
 
@@ -63,10 +78,19 @@ fn one() -> u32 {
     1
 }
 
+/// JSON has no NaN: a loss that is none is written as null.
+fn number_or_nan<'de, D, F>(deserializer: D) -> Result<F, D::Error>
+where
+    D: Deserializer<'de>,
+    F: Deserialize<'de> + From<f32>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(|| F::from(f32::NAN)))
+}
+
 impl Line {
     fn step(&self) -> u64 {
         match self {
-            Line::Step { step, .. } | Line::Validation(Validated { step, .. }) => *step,
+            Line::Step(Stepped { step, .. }) | Line::Validation(Validated { step, .. }) => *step,
         }
     }
 }
@@ -74,6 +98,7 @@ impl Line {
 pub struct Metrics {
     path: PathBuf,
     file: File,
+    events: EventFile,
     /// Every epoch that was validated.
     validated: Vec<Validated>,
     /// Of the last step.
@@ -82,18 +107,17 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn open(dir: &Path, step: u64) -> Result<Self, String> {
-        let path = dir.join("metrics.jsonl");
-        let file = append(&path)?;
-        let mut metrics = Self { path, file, validated: Vec::new(), micro_batches: None };
+        let path = dir.join(FILE);
+        let (file, events) = (append(&path)?, EventFile::create(dir)?);
+        let mut metrics = Self { path, file, events, validated: Vec::new(), micro_batches: None };
         metrics.rewind(step)?;
         Ok(metrics)
     }
 
     pub fn write(&mut self, line: &Line) -> Result<(), String> {
-        let mut text = serde_json::to_vec(line).expect("plain data");
-        text.push(b'\n');
         // One write a line: a kill leaves whole lines, or one cut short that `rewind` drops.
-        self.file.write_all(&text).map_err(|e| format!("{}: {e}", self.path.display()))?;
+        self.file.write_all(&to_text(line)).map_err(|e| explain(&self.path, &e))?;
+        self.events.write(line)?;
         if let Line::Validation(validated) = line {
             self.validated.push(*validated);
         }
@@ -117,35 +141,53 @@ impl Metrics {
 
     /// Drops the lines of steps after `step`.
     pub fn rewind(&mut self, step: u64) -> Result<(), String> {
-        let text = fs::read_to_string(&self.path).map_err(|e| self.explain(e))?;
-        let lines = text.lines().filter_map(|l| serde_json::from_str::<Line>(l).ok());
-        let kept: Vec<Line> = lines.filter(|l| l.step() <= step).collect();
-        let mut bytes = Vec::with_capacity(text.len());
-        self.validated.clear();
-        self.micro_batches = None;
-        for line in &kept {
-            bytes.extend(serde_json::to_vec(line).expect("plain data"));
-            bytes.push(b'\n');
-            match line {
-                Line::Validation(validated) => self.validated.push(*validated),
-                Line::Step { micro_batches, .. } => self.micro_batches = Some(*micro_batches),
-            }
-        }
+        let text = fs::read_to_string(&self.path).map_err(|e| explain(&self.path, &e))?;
+        let kept: Vec<Line> = parse(&text).filter(|l| l.step() <= step).collect();
+        let bytes: Vec<u8> = kept.iter().flat_map(to_text).collect();
         if bytes != text.as_bytes() {
             write_atomic(&self.path, &bytes).map_err(|e| e.to_string())?;
             self.file = append(&self.path)?;
         }
+        self.events.rewind(step)?;
+        self.validated.clear();
+        self.micro_batches = None;
+        for line in kept {
+            match line {
+                Line::Validation(validated) => self.validated.push(validated),
+                Line::Step(stepped) => self.micro_batches = Some(stepped.micro_batches),
+            }
+        }
         Ok(())
     }
+}
 
-    fn explain(&self, error: std::io::Error) -> String {
-        format!("{}: {error}", self.path.display())
+/// The lines of a run, in their order; none if there is no file.
+pub fn recorded_lines(dir: &Path) -> Result<Vec<Line>, String> {
+    let path = dir.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(parse(&text).collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(explain(&path, &e)),
     }
+}
+
+fn parse(text: &str) -> impl Iterator<Item = Line> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+fn to_text(line: &Line) -> Vec<u8> {
+    let mut text = serde_json::to_vec(line).expect("plain data");
+    text.push(b'\n');
+    text
+}
+
+fn explain(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", path.display())
 }
 
 fn append(path: &Path) -> Result<File, String> {
     let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|e| format!("{}: {e}", path.display()))
+    opened.map_err(|e| explain(path, &e))
 }
 
 #[cfg(test)]
@@ -176,5 +218,28 @@ mod tests {
         let metrics = Metrics::open(dir.path(), 30).unwrap();
         assert!(metrics.has_validated(3));
         assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 3);
+    }
+
+    #[test]
+    fn lines_of_older_runs_are_read() {
+        let old = r#"{"kind":"step","step":7,"epoch":1,"loss":0.5,"accuracy":0.25,"head_ms":1.0,
+            "link_ms":2.0,"tail_ms":3.0,"step_ms":8.0,"uplink_bytes":10,"downlink_bytes":20}"#;
+        let Ok(Line::Step(step)) = serde_json::from_str(old) else { panic!("{old} is not read") };
+        assert_eq!((step.micro_batches, step.learning_rate), (1, 0.0));
+        assert_eq!((step.overlap, step.gradient_norm), (None, None));
+        assert_eq!(step.steps_per_s(), 125.0);
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_is_still_a_line() {
+        let line = Line::Validation(Validated {
+            step: 1,
+            epoch: 1,
+            loss: f64::NAN,
+            score: Score::default(),
+        });
+        let text = String::from_utf8(to_text(&line)).unwrap();
+        let back: Vec<Line> = parse(&text).collect();
+        assert!(matches!(back[..], [Line::Validation(v)] if v.loss.is_nan()), "{text}");
     }
 }

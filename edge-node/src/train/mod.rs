@@ -23,6 +23,7 @@ mod pipeline;
 mod progress;
 mod run_dir;
 mod score;
+mod tensorboard;
 mod timeline;
 mod trainer;
 
@@ -30,7 +31,7 @@ use cleave_shared::{config::Config, data::Part, link::Link};
 
 use self::{conversation::ConversationError, run_dir::RunDir, trainer::Trainer};
 pub use self::{
-    metrics::Validated,
+    metrics::{Line, Stepped, Validated, recorded_lines},
     run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
     score::{Score, Tally},
     timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},

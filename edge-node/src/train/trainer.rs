@@ -16,7 +16,7 @@ use super::{
     conversation::Conversation,
     depth,
     head::{Head, Purpose},
-    metrics::{Line, Metrics},
+    metrics::{Line, Metrics, Stepped},
     micro_batch::cut,
     pipeline::{Pipeline, Summary},
     progress::Progress,
@@ -225,7 +225,23 @@ impl<'a> Trainer<'a> {
         self.committed = Some(commit);
         cloud.commit(commit).await?;
         let score = Score { perplexity: None, r2: None, ..tally.score() };
-        self.note(id, begin, micro_batches.len() as u32, summary, update, norm, score)
+        let bytes = self.link.counters();
+        self.note(Stepped {
+            step: id,
+            epoch: self.plan.epoch_of(id),
+            loss: summary.loss as f32,
+            score,
+            head_ms: summary.head_ms,
+            link_ms: summary.link_ms,
+            tail_ms: summary.tail_ms,
+            step_ms: ms(begin),
+            overlap: self.timeline.end(id).map_err(ConversationError::Local)?,
+            micro_batches: micro_batches.len() as u32,
+            learning_rate,
+            gradient_norm: norm,
+            uplink_bytes: bytes.uplink.accepted_bytes,
+            downlink_bytes: bytes.downlink.delivered_bytes,
+        })
     }
 
     fn pipeline<'p>(&'p mut self, cloud: &'p mut Conversation) -> Pipeline<'p> {
@@ -267,37 +283,9 @@ impl<'a> Trainer<'a> {
         Ok((update, Some(square.sqrt())))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a line of the metrics has")]
-    fn note(
-        &mut self,
-        id: u64,
-        begin: Instant,
-        micro_batches: u32,
-        summary: Summary,
-        update: Update,
-        gradient_norm: Option<f64>,
-        score: Score,
-    ) -> Result<(), ConversationError> {
-        let bytes = self.link.counters();
-        let loss = summary.loss as f32;
-        let line = Line::Step {
-            step: id,
-            epoch: self.plan.epoch_of(id),
-            loss,
-            score,
-            head_ms: summary.head_ms,
-            link_ms: summary.link_ms,
-            tail_ms: summary.tail_ms,
-            step_ms: ms(begin),
-            overlap: self.timeline.end(id).map_err(ConversationError::Local)?,
-            micro_batches,
-            learning_rate: update.learning_rate,
-            gradient_norm,
-            uplink_bytes: bytes.uplink.accepted_bytes,
-            downlink_bytes: bytes.downlink.delivered_bytes,
-        };
-        self.metrics.write(&line).map_err(ConversationError::Local)?;
-        self.progress.step(id, loss, score, bytes);
+    fn note(&mut self, stepped: Stepped) -> Result<(), ConversationError> {
+        self.metrics.write(&Line::Step(stepped)).map_err(ConversationError::Local)?;
+        self.progress.step(&stepped);
         Ok(())
     }
 

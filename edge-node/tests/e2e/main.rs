@@ -19,3 +19,4 @@ mod reconfigure;
 mod steps;
 mod text;
 mod training;
+mod watching;
