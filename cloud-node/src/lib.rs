@@ -10,6 +10,7 @@
 pub mod cli;
 mod clock;
 mod generate;
+mod group;
 mod handshake;
 mod inference;
 mod service;

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod deploy;
 pub mod evaluate;
 pub mod generate;
+mod group;
 pub mod inspect;
 pub mod link;
 pub mod optimize;

@@ -227,7 +227,10 @@ impl Coordinator {
     fn leave(&mut self, edge: usize) -> Result<(), Status> {
         self.members.remove(&edge);
         match &mut self.phase {
-            Phase::Round(active) if active.round.left(edge) => self.take_back(edge),
+            Phase::Round(active) => match active.round.left(edge) {
+                true => self.take_back(edge),
+                false => Ok(()),
+            },
             Phase::Validating { edge: validator, .. } if *validator == edge => {
                 self.phase = Phase::Between;
                 Ok(())
@@ -284,15 +287,19 @@ impl Coordinator {
                 self.sent(edge, round, step, Sent::Gradient(gradient))
             }
             Said::Done { round, head } => self.finished(edge, round, head),
-            Said::Evaluate { batch, .. } => self.evaluate(edge, batch).await,
+            Said::Evaluate { round, batch } => self.evaluate(edge, round, batch).await,
             Said::Validated { round } => {
-                if matches!(self.phase, Phase::Validating { edge: asked, .. } if asked == edge && round == self.done)
-                {
+                if self.is_validating(edge, round) {
                     self.phase = Phase::Between;
                 }
                 Ok(())
             }
         }
+    }
+
+    fn is_validating(&self, edge: usize, round: u64) -> bool {
+        let asked = matches!(self.phase, Phase::Validating { edge: asked, .. } if asked == edge);
+        asked && round == self.done
     }
 
     fn sent(&mut self, edge: usize, number: u64, step: u64, sent: Sent) -> Result<(), Status> {
@@ -374,10 +381,16 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn evaluate(&mut self, edge: usize, batch: EdgeBatch) -> Result<(), Status> {
-        if !matches!(self.phase, Phase::Validating { edge: asked, .. } if asked == edge) {
-            let text = format!("edge {edge} was not asked to validate");
-            return self.dismiss(edge, Status::failed_precondition(text));
+    /// The cloud's part of a validation; one that took too long is not answered any more.
+    async fn evaluate(
+        &mut self,
+        edge: usize,
+        round: u64,
+        batch: EdgeBatch,
+    ) -> Result<(), Status> {
+        if !self.is_validating(edge, round) {
+            self.reply(edge, Reply::Void(v1::TurnVoid { round }));
+            return Ok(());
         }
         let tail = self.tail.take().ok_or_else(broken)?;
         let loss = self.spec.training.loss;

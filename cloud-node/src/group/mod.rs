@@ -121,6 +121,7 @@ impl Shared {
         let file = RunFile {
             spec_hash: agreement.spec_hash,
             split_point: cut.split,
+            last_split: None,
             weights: agreement.weights,
             training: spec.canonical(),
         };

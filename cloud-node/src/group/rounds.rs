@@ -72,9 +72,11 @@ impl Coordinator {
         let (edges, wanted) = (topology.edges, topology.participants());
         let round = Round::draw(self.done + 1, &present, edges, wanted, self.spec.seed, again);
         // Heads stay equal only if all apply every step.
-        let longest = round.drawn().filter_map(|edge| Some(self.steps_of(self.members.get(&edge)?.samples)));
         let steps = match self.strategy.heads() {
-            Heads::Equal => longest.max(),
+            Heads::Equal => {
+                let drawn = round.drawn().filter_map(|edge| self.members.get(&edge));
+                drawn.map(|member| self.steps_of(member.samples)).max()
+            }
             Heads::Travel | Heads::Averaged => None,
         };
         if self.strategy.own_tails() {
@@ -270,6 +272,12 @@ impl Coordinator {
         let tail = self.tail.as_ref().ok_or_else(broken)?.state().map_err(model_status)?;
         let states: Vec<StageState> = self.head.iter().cloned().chain(tail).collect();
         let (run, round, keep) = (self.run.clone(), self.done, self.shared.keep_checkpoints);
-        blocking(move || run.write(round, &states, keep).map_err(store_status)).await
+        blocking(move || {
+            run.write(round, &states).map_err(store_status)?;
+            // No other node holds any of them.
+            let store = run.library.store();
+            store.retain(&run.id, keep, &store.steps(&run.id)).map_err(store_status)
+        })
+        .await
     }
 }

@@ -140,6 +140,8 @@ impl Member {
                 .await?;
             let v1::GroupEvaluated { loss, correct } = match cloud.next().await? {
                 Reply::Evaluated(done) => done,
+                // It took too long; the group went on.
+                Reply::Void(v1::TurnVoid { round: void }) if void == round => return Ok(()),
                 _ => return Err(cloud.confused()),
             };
             tally.add(&labels, loss, correct).map_err(ConversationError::Local)?;

@@ -13,7 +13,7 @@ mod turn;
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
-    checkpoint::WeightsId,
+    checkpoint::{Library, RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
     data::{BatchPlan, Feed, Part},
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use self::{lines::Lines, member::Member};
 use crate::{
-    cloud::CloudClient,
+    cloud::{CloudClient, explain},
     stack,
     train::{Options, Outcome, RunDir},
 };
@@ -50,7 +50,6 @@ pub async fn train(
     config: &Config,
     options: &Options,
     feed: Feed,
-    initial: WeightsId,
     dir: &RunDir,
 ) -> Result<Outcome, String> {
     let begin = Instant::now();
@@ -63,6 +62,8 @@ pub async fn train(
         }
         None => 0..topology.edges,
     };
+    let library = Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref());
+    let library = library.map_err(|e| format!("weights.file: {e}"))?;
     let split = feed.dataset().split(config.seed);
     let dealt = topology.partition().deal(
         feed.dataset().as_ref(),
@@ -75,7 +76,7 @@ pub async fn train(
         config: config.clone(),
         spec: group_spec(config),
         run: dir.id.clone(),
-        initial,
+        initial: library.initial(config.seed),
         validation: split.indices(Part::Validation).to_vec(),
         feed,
         pool: ComputePool::new(config.edge.threads, QUEUE),
@@ -98,6 +99,7 @@ pub async fn train(
     while let Some(ended) = members.join_next().await {
         rounds = ended.map_err(|e| e.to_string())??;
     }
+    fetch_head(config, dir, library.store(), rounds).await?;
     let sum = |bytes: fn(&Link) -> u64| links.iter().map(bytes).sum();
     Ok(Outcome {
         run: dir.id.clone(),
@@ -108,6 +110,22 @@ pub async fn train(
         uplink_bytes: sum(|link| link.counters().uplink.accepted_bytes),
         downlink_bytes: sum(|link| link.counters().downlink.delivered_bytes),
     })
+}
+
+/// The head of the last round, as a run of a single edge would have it on disk.
+async fn fetch_head(
+    config: &Config,
+    dir: &RunDir,
+    store: &RunStore,
+    round: u64,
+) -> Result<(), String> {
+    let link = Link::new(config.link_profile(), config.link.seed);
+    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let stages = config.model.stage_names()[..config.split_point].to_vec();
+    let weights = WeightsId::Run { run: dir.id.clone(), step: round }.to_string();
+    let fetched = client.fetch_weights(&weights, stages.clone()).await;
+    let (tensors, adapters) = fetched.map_err(|status| explain(client.address(), &status))?;
+    store.add(&dir.id, round, &stages, tensors, adapters).map_err(|e| e.to_string())
 }
 
 fn group_spec(config: &Config) -> GroupSpec {
