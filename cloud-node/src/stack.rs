@@ -11,17 +11,15 @@ use cleave_shared::{
     shutdown, telemetry,
     wire::{
         self,
-        v1::{
-            group_service_server::GroupServiceServer, split_service_server::SplitServiceServer,
-        },
+        v1::{group_service_server::GroupServiceServer, split_service_server::SplitServiceServer},
     },
 };
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference, service::Split,
-    tails::Tails, train::Trainer,
+    clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference,
+    service::Split, tails::Tails, train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -100,10 +98,7 @@ fn serve_metrics(listener: TcpListener) {
 }
 
 /// The services and what they stand on.
-fn services(
-    config: &Config,
-    ended: watch::Receiver<bool>,
-) -> Result<(Split, Groups), String> {
+fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Groups), String> {
     let clock = Arc::new(Clock::start());
     let handshake = Arc::new(Handshake::new(config));
     let store = Arc::new(RunStore::new(config.runs.dir.join("cloud")));
@@ -120,13 +115,8 @@ fn services(
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());
-    let groups = Groups::new(
-        config,
-        handshake.clone(),
-        library.clone(),
-        pool.clone(),
-        ended.clone(),
-    );
+    let groups =
+        Groups::new(config, handshake.clone(), library.clone(), pool.clone(), ended.clone());
     let trainer =
         Trainer::new(config, handshake.clone(), library.clone(), tails, pool, clock.clone(), ended);
     let split = Split {

@@ -56,7 +56,10 @@ pub(super) enum Phase {
     Gathering(Instant),
     Between,
     Round(Box<Active>),
-    Validating { edge: usize, since: Instant },
+    Validating {
+        edge: usize,
+        since: Instant,
+    },
     Ended,
 }
 
@@ -264,7 +267,12 @@ impl Coordinator {
             Phase::Round(active) => {
                 let number = active.round.number();
                 for edge in active.round.expire(now, patience) {
-                    tracing::warn!(run = self.run.id, round = number, edge, "too late for the round");
+                    tracing::warn!(
+                        run = self.run.id,
+                        round = number,
+                        edge,
+                        "too late for the round"
+                    );
                     if let Some(member) = self.members.get(&edge) {
                         member.reply(Reply::Void(v1::TurnVoid { round: number }));
                     }
@@ -374,20 +382,18 @@ impl Coordinator {
             }
         }
         let round = number;
-        self.reply(edge, match finish {
-            Finish::Taken | Finish::Again => Reply::Taken(v1::TurnTaken { round }),
-            Finish::Late => Reply::Void(v1::TurnVoid { round }),
-        });
+        self.reply(
+            edge,
+            match finish {
+                Finish::Taken | Finish::Again => Reply::Taken(v1::TurnTaken { round }),
+                Finish::Late => Reply::Void(v1::TurnVoid { round }),
+            },
+        );
         Ok(())
     }
 
     /// The cloud's part of a validation; one that took too long is not answered any more.
-    async fn evaluate(
-        &mut self,
-        edge: usize,
-        round: u64,
-        batch: EdgeBatch,
-    ) -> Result<(), Status> {
+    async fn evaluate(&mut self, edge: usize, round: u64, batch: EdgeBatch) -> Result<(), Status> {
         if !self.is_validating(edge, round) {
             self.reply(edge, Reply::Void(v1::TurnVoid { round }));
             return Ok(());

@@ -33,8 +33,10 @@ impl Strategy for Parallel {
         spec: &GroupSpec,
         learning_rate: f64,
     ) -> Result<Vec<EdgeStep>, ModelError> {
-        let rows: Vec<(usize, usize)> =
-            batches.iter().map(|b| (b.edge, b.labels.shape().first().copied().unwrap_or(0))).collect();
+        let rows: Vec<(usize, usize)> = batches
+            .iter()
+            .map(|b| (b.edge, b.labels.shape().first().copied().unwrap_or(0)))
+            .collect();
         let (activation, labels) = join(batches)?;
         let training = &spec.training;
         let done = tail.loss_pass(&activation, &labels, training.loss, 1.0, true);
@@ -53,7 +55,8 @@ impl Strategy for Parallel {
 
 /// All batches as one, in their order.
 fn join(batches: Vec<EdgeBatch>) -> Result<(NamedTensors, HostTensor), ModelError> {
-    let names: Vec<String> = batches.iter().take(1).flat_map(|b| &b.activation).map(|(n, _)| n.clone()).collect();
+    let names: Vec<String> =
+        batches.iter().take(1).flat_map(|b| &b.activation).map(|(n, _)| n.clone()).collect();
     let mut joint = NamedTensors::new();
     for (i, name) in names.into_iter().enumerate() {
         let parts = batches.iter().map(|b| {
@@ -65,7 +68,8 @@ fn join(batches: Vec<EdgeBatch>) -> Result<(NamedTensors, HostTensor), ModelErro
         joint.push((name, tensor));
     }
     let labels: Vec<&HostTensor> = batches.iter().map(|b| &b.labels).collect();
-    let labels = stack(&labels).ok_or_else(|| ModelError::Labels("the edges' labels differ in shape".into()))?;
+    let labels = stack(&labels)
+        .ok_or_else(|| ModelError::Labels("the edges' labels differ in shape".into()))?;
     Ok((joint, labels))
 }
 
@@ -117,7 +121,8 @@ mod tests {
     #[test]
     fn batches_are_joined_and_cut_by_rows() {
         let (joint, labels) =
-            join(vec![batch(0, &[1.0, 2.0], &[7]), batch(2, &[3.0, 4.0, 5.0, 6.0], &[8, 9])]).unwrap();
+            join(vec![batch(0, &[1.0, 2.0], &[7]), batch(2, &[3.0, 4.0, 5.0, 6.0], &[8, 9])])
+                .unwrap();
         assert_eq!(joint[0].1, HostTensor::from_f32(vec![3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
         assert_eq!(labels.to_i64().unwrap(), [7, 8, 9]);
         let back = rows_of(&joint, 1, 2);

@@ -33,7 +33,9 @@ impl Coordinator {
             match &self.phase {
                 Phase::Gathering(until) => {
                     let all = self.members.len() == self.spec.topology.edges;
-                    if self.done == self.rounds || (!self.members.is_empty() && (all || Instant::now() >= *until)) {
+                    if self.done == self.rounds
+                        || (!self.members.is_empty() && (all || Instant::now() >= *until))
+                    {
                         self.phase = Phase::Between;
                         continue;
                     }
@@ -109,7 +111,9 @@ impl Coordinator {
         let present = self.present();
         loop {
             let Phase::Round(active) = &mut self.phase else { return Ok(()) };
-            let Some(edge) = active.round.next(&present, most, Instant::now()) else { return Ok(()) };
+            let Some(edge) = active.round.next(&present, most, Instant::now()) else {
+                return Ok(());
+            };
             let (round, fixed) = (active.round.number(), active.steps);
             if self.strategy.pace() == Pace::OneByOne {
                 self.base = self.tail.as_ref().ok_or_else(broken)?.state().map_err(model_status)?;
@@ -239,7 +243,11 @@ impl Coordinator {
         };
         let finished: Vec<usize> = active.round.finished().collect();
         if finished.is_empty() {
-            tracing::warn!(run = self.run.id, round = active.round.number(), "nobody finished; again");
+            tracing::warn!(
+                run = self.run.id,
+                round = active.round.number(),
+                "nobody finished; again"
+            );
             return Ok(());
         }
         if active.heads.samples() > 0 {
@@ -259,7 +267,12 @@ impl Coordinator {
         }
         self.done = active.round.number();
         self.write().await?;
-        tracing::info!(run = self.run.id, round = self.done, edges = finished.len(), "round finished");
+        tracing::info!(
+            run = self.run.id,
+            round = self.done,
+            edges = finished.len(),
+            "round finished"
+        );
         if let Some((&edge, member)) = self.members.first_key_value() {
             let head = Some(checkpoint::pack(&self.head, false));
             member.reply(Reply::Validate(v1::Validate { round: self.done, head }));

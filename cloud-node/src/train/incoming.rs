@@ -25,10 +25,17 @@ const AHEAD: usize = 2;
 pub enum Request {
     Prepare(MicroBatch),
     /// Of a micro-batch without labels.
-    Backward { id: u64, index: u32, gradient: NamedTensors },
+    Backward {
+        id: u64,
+        index: u32,
+        gradient: NamedTensors,
+    },
     Commit(v1::TrainCommit),
     Checkpoint(v1::TrainCheckpoint),
-    Evaluate { activation: NamedTensors, labels: Option<HostTensor> },
+    Evaluate {
+        activation: NamedTensors,
+        labels: Option<HostTensor>,
+    },
 }
 
 /// A decoded micro-batch.

@@ -13,7 +13,11 @@ mod table;
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::Library, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
+    checkpoint::Library,
+    codec::Codec,
+    compute::ComputePool,
+    config::Config,
+    model::ModelSpec,
     wire::{Frames, v1},
 };
 use tokio::sync::{mpsc, watch};

@@ -178,7 +178,9 @@ impl Run {
     ) -> Result<v1::TrainPrepared, Status> {
         let waiting = self.passes.remove(&index).filter(|waiting| waiting.step == id);
         let Waiting { count, pass, .. } = waiting.ok_or_else(|| {
-            Status::aborted(format!("a gradient of micro-batch {index} of step {id}, which is not here"))
+            Status::aborted(format!(
+                "a gradient of micro-batch {index} of step {id}, which is not here"
+            ))
         })?;
         let place = self.ledger.prepare(id, index, count).map_err(disorder)?;
         let mut tail = self.take_tail()?;
@@ -258,11 +260,7 @@ impl Run {
     }
 
     /// Applies the step that is prepared, once.
-    pub async fn commit(
-        &mut self,
-        commit: v1::TrainCommit,
-        shared: &Shared,
-    ) -> Result<(), Status> {
+    pub async fn commit(&mut self, commit: v1::TrainCommit, shared: &Shared) -> Result<(), Status> {
         let v1::TrainCommit { id, learning_rate, scale } = commit;
         if ![learning_rate, scale].iter().all(|v| v.is_finite() && *v >= 0.0) {
             let text = format!("step {id}: learning rate {learning_rate}, scale {scale}");

@@ -91,7 +91,8 @@ pub async fn train(
         let plan = BatchPlan::new(samples.clone(), config.train.batch_size, config.seed);
         let plan = plan.map_err(|e| e.to_string())?;
         let samples = samples.len() as u64;
-        let member = Member { common: common.clone(), edge, samples, plan, client, link: link.clone() };
+        let member =
+            Member { common: common.clone(), edge, samples, plan, client, link: link.clone() };
         links.push(link);
         members.spawn(async move { member.run().await });
     }

@@ -224,10 +224,7 @@ impl Conversation {
 }
 
 /// Hands on whole replies until the stream ends.
-async fn read(
-    stream: Streaming<v1::TrainReply>,
-    replies: mpsc::Sender<Result<Arrived, Status>>,
-) {
+async fn read(stream: Streaming<v1::TrainReply>, replies: mpsc::Sender<Result<Arrived, Status>>) {
     let mut frames = Frames::new(stream);
     while let Some(first) = frames.next().await {
         let whole = match first {

@@ -180,7 +180,8 @@ impl Head {
         share: f64,
     ) -> Result<LastPass, String> {
         let mut own = self.take()?;
-        let (loss, codecs) = (self.half.training.loss, (self.activation_codec, self.gradient_codec));
+        let (loss, codecs) =
+            (self.half.training.loss, (self.activation_codec, self.gradient_codec));
         let job = move || {
             let begin = Instant::now();
             let outcome = wire::decode(activation, codecs.0).map_err(|e| e.to_string());

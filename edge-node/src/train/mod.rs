@@ -37,9 +37,7 @@ pub use self::{
     metrics::Validated,
     run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
     score::{Score, Tally},
-    timeline::{
-        Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps,
-    },
+    timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},
     trainer::Outcome,
 };
 use crate::{cloud::CloudClient, deploy::Pointer, group, stack};

@@ -111,7 +111,8 @@ impl Pipeline<'_> {
         let forward = self.head.forward(batch.inputs.clone(), purpose).await;
         let forward = forward.map_err(ConversationError::Local)?;
         let codec = self.config.activation_codec();
-        let sent = (!self.head.has_last()).then(|| wire::encode_labels(batch.labels.clone(), codec));
+        let sent =
+            (!self.head.has_last()).then(|| wire::encode_labels(batch.labels.clone(), codec));
         let at = Instant::now();
         let micro = v1::TrainPrepare {
             id: step.id,
@@ -170,8 +171,7 @@ impl Pipeline<'_> {
             )));
         }
         let micro = &step.micro_batches[index];
-        let (loss, correct) =
-            step.sent[index].own_score.unwrap_or((reply.loss, reply.correct));
+        let (loss, correct) = step.sent[index].own_score.unwrap_or((reply.loss, reply.correct));
         let counted = step.tally.add(&micro.batch.labels, loss, correct);
         counted.map_err(ConversationError::Local)?;
         let summary = &mut step.summary;

@@ -315,8 +315,7 @@ impl<'a> Trainer<'a> {
         let mut tally = self.tally();
         for indices in self.validation.chunks(VALIDATION_BATCH) {
             let Batch { inputs, labels } = self.feed.batch(indices);
-            let forward =
-                self.head.forward(inputs, Purpose::Evaluate).await;
+            let forward = self.head.forward(inputs, Purpose::Evaluate).await;
             let forward = forward.map_err(ConversationError::Local)?;
             let activation = forward.activation;
             let (loss, correct) = match self.head.has_last() {

@@ -159,7 +159,8 @@ async fn members_that_differ_are_refused() {
 /// Peak of resident memory, MiB.
 fn peak(process: &Process) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.0.id()));
-    let line = status.unwrap_or_default().lines().find(|l| l.starts_with("VmHWM")).map(str::to_owned);
+    let line =
+        status.unwrap_or_default().lines().find(|l| l.starts_with("VmHWM")).map(str::to_owned);
     let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
     kib.unwrap_or(0.0) / 1024.0
 }
@@ -194,7 +195,9 @@ async fn many_edges_take_the_memory_of_those_whose_turn_it_is() {
     let few = peaks(8, 4).await;
     let many = peaks(64, 4).await;
     let all = peaks(64, 64).await;
-    println!("MiB of edge process and cloud: 8 edges {few:.0?}, 64 edges {many:.0?}, all at once {all:.0?}");
+    println!(
+        "MiB of edge process and cloud: 8 edges {few:.0?}, 64 edges {many:.0?}, all at once {all:.0?}"
+    );
     // A head or a tail with its optimiser is 12 MiB here; 60 more of them at once are seen.
     assert!(many.0 < few.0 + 150.0 && many.1 < few.1 + 150.0, "{few:?} {many:?}");
     assert!(all.0 > many.0 + 150.0 && all.1 > many.1 + 150.0, "{many:?} {all:?}");

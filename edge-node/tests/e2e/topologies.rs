@@ -20,12 +20,14 @@ pub const TOLERANCE: f64 = 1e-3;
 pub const ROUNDS: u64 = 6;
 pub const LOCAL_STEPS: u64 = 5;
 
-pub const ADAM: &str = "kind = \"adam\"\nlearning_rate = 0.005\nbeta1 = 0.9\nbeta2 = 0.999\nepsilon = 1e-8";
+pub const ADAM: &str =
+    "kind = \"adam\"\nlearning_rate = 0.005\nbeta1 = 0.9\nbeta2 = 0.999\nepsilon = 1e-8";
 pub const SGD: &str = "kind = \"sgd\"\nlearning_rate = 0.1\nmomentum = 0.9";
 
 pub fn group(kind: &str, optimizer: &str, extra: &str) -> String {
     let start = CONFIG.find("[train.optimizer]").unwrap();
-    let base = CONFIG[..start].replace("epochs = 3", &format!("epochs = {ROUNDS}\nbatch_size = 16"));
+    let base =
+        CONFIG[..start].replace("epochs = 3", &format!("epochs = {ROUNDS}\nbatch_size = 16"));
     let steps = format!("local_steps = {LOCAL_STEPS}\n");
     let steps = if extra.contains("local_epochs") { "" } else { &steps };
     format!(
@@ -43,7 +45,9 @@ pub fn losses_of(path: &Path) -> Losses {
     let steps = lines.filter(|v| v["kind"] == "group-step");
     let key = |v: &Value, key: &str| v[key].as_u64().unwrap();
     steps
-        .map(|v| ((key(&v, "round"), key(&v, "edge"), key(&v, "step")), v["loss"].as_f64().unwrap()))
+        .map(|v| {
+            ((key(&v, "round"), key(&v, "edge"), key(&v, "step")), v["loss"].as_f64().unwrap())
+        })
         .collect()
 }
 

@@ -26,6 +26,7 @@ mod text;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub(crate) use self::shuffle::shuffle;
 pub use self::{
     clean::Dropped,
     csv::LabelKind,
@@ -42,7 +43,6 @@ pub use self::{
     table::{Column, Table},
     text::{TextDataset, TextUnit},
 };
-pub(crate) use self::shuffle::shuffle;
 use crate::checkpoint::CheckpointError;
 
 /// Why there is nothing to train on.

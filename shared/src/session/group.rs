@@ -31,7 +31,9 @@ impl GroupSpec {
         if !spec.topology.kind.is_group() {
             return Err("group spec: kind: the topology is one of a single edge".into());
         }
-        spec.training.check_group().map_err(|(key, problem)| format!("group spec: {key}: {problem}"))?;
+        spec.training
+            .check_group()
+            .map_err(|(key, problem)| format!("group spec: {key}: {problem}"))?;
         spec.schedule.check().map_err(|(key, problem)| format!("group spec: {key}: {problem}"))?;
         Ok(spec)
     }

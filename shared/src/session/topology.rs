@@ -127,7 +127,10 @@ impl Topology {
             return Err(("participation", problem));
         }
         if !self.kind.is_group() && self.edges != 1 {
-            let problem = format!("{} edges need a kind for several: sequential, splitfed-v1, splitfed-v2, parallel", self.edges);
+            let problem = format!(
+                "{} edges need a kind for several: sequential, splitfed-v1, splitfed-v2, parallel",
+                self.edges
+            );
             return Err(("edges", problem));
         }
         match (self.kind, self.last_split) {

@@ -39,7 +39,9 @@ pub type NamedTensors = Vec<(String, HostTensor)>;
 pub enum WireError {
     #[error("tensor {name:?}: {source}")]
     Tensor { name: String, source: TensorError },
-    #[error("tensor {name:?}: dtype {dtype} is not one of this protocol's (1 = F32, 2 = I64, 3 = U8)")]
+    #[error(
+        "tensor {name:?}: dtype {dtype} is not one of this protocol's (1 = F32, 2 = I64, 3 = U8)"
+    )]
     DType { name: String, dtype: i32 },
     #[error("message has no {0}")]
     Missing(&'static str),
