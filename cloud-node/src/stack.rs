@@ -9,14 +9,17 @@ use cleave_shared::{
     config::Config,
     listen::listen,
     shutdown, telemetry,
-    wire::{self, v1::split_service_server::SplitServiceServer},
+    wire::{
+        self,
+        v1::{group_service_server::GroupServiceServer, split_service_server::SplitServiceServer},
+    },
 };
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    clock::Clock, generate::Generation, handshake::Handshake, inference::Inference, service::Split,
-    tails::Tails, train::Trainer,
+    clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference,
+    service::Split, tails::Tails, train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -39,7 +42,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         serve_metrics(listen("cloud.metrics_listen", address).await?);
     }
     let (ending, ended) = watch::channel(false);
-    let service = service(&config, ended)?;
+    let (service, groups) = services(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -59,7 +62,8 @@ pub async fn serve(config: Config) -> Result<(), String> {
         .add_service(reflection_v1())
         .add_service(reflection_v1alpha())
         // Innermost: a message longer than this is refused before it is read.
-        .add_service(SplitServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
+        .add_service(SplitServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(GroupServiceServer::new(groups).max_decoding_message_size(MAX_MESSAGE_BYTES));
 
     tracing::info!(%address, model = config.model.family_name(), "cloud node serves");
     let drained = async {
@@ -93,8 +97,8 @@ fn serve_metrics(listener: TcpListener) {
     });
 }
 
-/// The service and what it stands on.
-fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, String> {
+/// The services and what they stand on.
+fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Groups), String> {
     let clock = Arc::new(Clock::start());
     let handshake = Arc::new(Handshake::new(config));
     let store = Arc::new(RunStore::new(config.runs.dir.join("cloud")));
@@ -111,9 +115,11 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());
+    let groups =
+        Groups::new(config, handshake.clone(), library.clone(), pool.clone(), ended.clone());
     let trainer =
         Trainer::new(config, handshake.clone(), library.clone(), tails, pool, clock.clone(), ended);
-    Ok(Split {
+    let split = Split {
         spec: config.model.clone(),
         handshake,
         inference,
@@ -122,7 +128,8 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
         library,
         clock,
         limit: config.cloud.max_activation_bytes,
-    })
+    };
+    Ok((split, groups))
 }
 
 /// Both versions of reflection: clients are only now moving to v1.

@@ -6,6 +6,7 @@
 //! deployed weights change ([`reconfigure`]). The way of a model is in five steps over the folder of a
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
 //! [`run_page`] shows a run afterwards.
+//! Several edges that learn one model together run [`group`] in place of a training run of their own.
 //! [`optimize`] makes models smaller and measures them, [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod deploy;
 pub mod evaluate;
 pub mod generate;
+mod group;
 pub mod inspect;
 pub mod link;
 pub mod optimize;

@@ -137,8 +137,9 @@ def run(folder):
     print(f"{folder.name}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}; worst: {shown}")
 
 
-torch.set_num_threads(1)
-if len(sys.argv) < 2:
-    sys.exit(__doc__)
-for argument in sys.argv[1:]:
-    run(pathlib.Path(argument))
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    for argument in sys.argv[1:]:
+        run(pathlib.Path(argument))

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cleave_shared::{
+    codec::Codec,
     tensor::HostTensor,
     wire::{
         self, Frames, NamedTensors,
@@ -23,9 +24,18 @@ const AHEAD: usize = 2;
 /// A message of the edge, complete and checked.
 pub enum Request {
     Prepare(MicroBatch),
+    /// Of a micro-batch without labels.
+    Backward {
+        id: u64,
+        index: u32,
+        gradient: NamedTensors,
+    },
     Commit(v1::TrainCommit),
     Checkpoint(v1::TrainCheckpoint),
-    Evaluate { activation: NamedTensors, labels: HostTensor },
+    Evaluate {
+        activation: NamedTensors,
+        labels: Option<HostTensor>,
+    },
 }
 
 /// A decoded micro-batch.
@@ -37,7 +47,8 @@ pub struct MicroBatch {
     /// Its share of the step's loss.
     pub share: f64,
     pub activation: NamedTensors,
-    pub labels: HostTensor,
+    /// None if the last stages are the edge's.
+    pub labels: Option<HostTensor>,
     pub want_gradient: bool,
     /// When all of it was here, by this node's clock.
     pub received_ns: u64,
@@ -79,7 +90,7 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
                 return Err(Status::invalid_argument(format!("share {share} is not in 0..=1")));
             }
             let (index, count) = (micro.micro_batch, micro.micro_batches);
-            let (_, labels) = wire::labels(micro.labels, codec)?;
+            let labels = labels(micro.labels, codec)?;
             let activation = wire::decode(micro.activation, codec)?;
             Request::Prepare(MicroBatch {
                 id,
@@ -92,11 +103,17 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
                 received_ns,
             })
         }
+        Some(Kind::Backward(backward)) => {
+            let backward = wire::receive(backward, limit, requests).await?;
+            let v1::TrainBackward { id, micro_batch, gradient } = backward;
+            let gradient = wire::decode(gradient, shared.gradient_codec)?;
+            Request::Backward { id, index: micro_batch, gradient }
+        }
         Some(Kind::Commit(commit)) => Request::Commit(commit),
         Some(Kind::Checkpoint(checkpoint)) => Request::Checkpoint(checkpoint),
         Some(Kind::Evaluate(batch)) => {
             let batch = wire::receive(batch, limit, requests).await?;
-            let (_, labels) = wire::labels(batch.labels, codec)?;
+            let labels = labels(batch.labels, codec)?;
             let activation = wire::decode(batch.activation, codec)?;
             Request::Evaluate { activation, labels }
         }
@@ -109,4 +126,11 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
         None => return Err(Status::invalid_argument("an empty message")),
     };
     Ok(Some(request))
+}
+
+fn labels(sent: Option<v1::Tensor>, codec: &dyn Codec) -> Result<Option<HostTensor>, Status> {
+    match sent {
+        None => Ok(None),
+        Some(tensor) => Ok(Some(wire::labels(Some(tensor), codec)?.1)),
+    }
 }

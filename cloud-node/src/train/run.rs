@@ -1,16 +1,19 @@
 //! One edge's tail in training: its weights, its optimiser, and how far it is.
 
+use std::{collections::HashMap, time::Instant};
+
 use cleave_shared::{
     checkpoint::{RunStore, TrainingRun},
-    model::{Segment, Side, Update},
+    model::{ForwardPass, Segment, Side, Update},
     session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
-    wire::{NamedTensors, v1},
+    wire::{self, NamedTensors, v1},
 };
 use tonic::Status;
 
 use super::{Shared, incoming::MicroBatch, run_file::RunFile};
 use crate::{
+    inference::ms_since,
     service::{blocking, compute_status, model_status},
     weights::{library_status, store_status},
 };
@@ -21,8 +24,18 @@ pub struct Run {
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
     tail: Option<Segment>,
     ledger: Ledger,
+    /// Micro-batches of the step that is being prepared which are at the edge's last stages, by number.
+    passes: HashMap<u32, Waiting>,
     /// Number of the stream that opened it last; an older one has lost the run.
     owner: u64,
+}
+
+/// A forward pass whose gradient the edge has yet to send.
+struct Waiting {
+    step: u64,
+    /// Micro-batches of the step.
+    count: u32,
+    pass: ForwardPass,
 }
 
 /// Opens or resumes the run in `held`; gives the step that both sides continue from. A refusal
@@ -36,7 +49,14 @@ pub async fn open(
     let cut = shared.handshake.check(open.agreement.as_ref())?;
     let agreement = open.agreement.unwrap_or_default();
     let training = TrainingSpec::parse(&open.training).map_err(Status::invalid_argument)?;
+    let last_split = open.last_split.map(|last| last as usize);
+    let end = last_split.unwrap_or(shared.spec.stage_count());
+    if last_split.is_some_and(|last| !(cut.split + 1..shared.spec.stage_count()).contains(&last)) {
+        let text = format!("last_split {end} leaves the cloud or the edge no stages");
+        return Err(Status::invalid_argument(text));
+    }
     let asked = RunFile {
+        last_split,
         spec_hash: agreement.spec_hash,
         split_point: cut.split,
         weights: agreement.weights.clone(),
@@ -55,7 +75,7 @@ pub async fn open(
         start: cut.weights,
         training,
         side: Side::Cloud,
-        range: cut.split..shared.spec.stage_count(),
+        range: cut.split..end,
     };
     let tails = shared.tails.clone();
     let (restored, resume) = blocking(move || {
@@ -70,7 +90,8 @@ pub async fn open(
         tails.forget(id);
         let tail = half.restore(resume.step).map_err(library_status)?;
         let ledger = Ledger::at(resume.step);
-        Ok((Some(Run { half, tail: Some(tail), ledger, owner }), resume))
+        let passes = HashMap::new();
+        Ok((Some(Run { half, tail: Some(tail), ledger, passes, owner }), resume))
     })
     .await?;
     if restored.is_some() {
@@ -114,10 +135,90 @@ impl Run {
         self.owner == stream
     }
 
+    /// Takes a micro-batch up to the edge's last stages, where its labels are.
+    pub async fn forward(
+        &mut self,
+        micro: MicroBatch,
+        shared: &Shared,
+    ) -> Result<v1::TrainForwarded, Status> {
+        let MicroBatch { id, index, count, activation, want_gradient, .. } = micro;
+        let expected = self.ledger.live() + 1;
+        if id != expected {
+            return Err(disorder(OutOfOrder::Step { expected, found: id }));
+        }
+        let first = index == 0;
+        if first {
+            self.passes.clear();
+            self.ledger.forget();
+        }
+        let mut tail = self.take_tail()?;
+        let (codec, begin) = (shared.activation_codec, Instant::now());
+        let job = move || {
+            if first {
+                tail.forget();
+            }
+            let done = tail.forward(&activation, want_gradient);
+            (tail, done)
+        };
+        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        let (output, pass) = done.map_err(model_status)?;
+        self.passes.insert(index, Waiting { step: id, count, pass });
+        let activation = wire::encode(output, codec);
+        Ok(v1::TrainForwarded { id, micro_batch: index, activation, tail_ms: ms_since(begin) })
+    }
+
+    /// Takes the gradient of the edge's last stages back through a micro-batch.
+    pub async fn backward(
+        &mut self,
+        id: u64,
+        index: u32,
+        gradient: NamedTensors,
+        shared: &Shared,
+    ) -> Result<v1::TrainPrepared, Status> {
+        let waiting = self.passes.remove(&index).filter(|waiting| waiting.step == id);
+        let Waiting { count, pass, .. } = waiting.ok_or_else(|| {
+            Status::aborted(format!(
+                "a gradient of micro-batch {index} of step {id}, which is not here"
+            ))
+        })?;
+        let place = self.ledger.prepare(id, index, count).map_err(disorder)?;
+        let mut tail = self.take_tail()?;
+        let wants_square = place.last && self.half.training.clip_norm.is_some();
+        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
+        let received_ns = clock.now_ns();
+        let job = move || {
+            let begun_ns = clock.now_ns();
+            let done = tail.backward(pass, &gradient);
+            let ended_ns = clock.now_ns();
+            let reply = done.map(|gradient| v1::TrainPrepared {
+                id,
+                micro_batch: index,
+                gradient: wire::encode(gradient, codec),
+                gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
+                tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
+                received_ns,
+                begun_ns,
+                ended_ns,
+                sent_ns: clock.now_ns(),
+                instance: clock.instance,
+                ..Default::default()
+            });
+            (tail, reply)
+        };
+        let (tail, reply) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        reply.map_err(|error| {
+            self.ledger.forget();
+            model_status(error)
+        })
+    }
+
     /// Adds up the gradients of a micro-batch; gives its loss and the gradient at the cut.
     pub async fn prepare(
         &mut self,
         micro: MicroBatch,
+        labels: HostTensor,
         shared: &Shared,
     ) -> Result<v1::TrainPrepared, Status> {
         let place = self.ledger.prepare(micro.id, micro.index, micro.count).map_err(disorder)?;
@@ -126,7 +227,7 @@ impl Run {
         let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
         let job = move || {
             let begun_ns = clock.now_ns();
-            let MicroBatch { id, index, share, activation, labels, want_gradient, .. } = micro;
+            let MicroBatch { id, index, share, activation, want_gradient, .. } = micro;
             if place.first {
                 tail.forget();
             }
@@ -138,7 +239,7 @@ impl Run {
                 micro_batch: index,
                 loss: done.loss,
                 correct: done.correct,
-                gradient: cleave_shared::wire::encode(done.gradient, codec),
+                gradient: wire::encode(done.gradient, codec),
                 gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
                 tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
                 received_ns: micro.received_ns,
@@ -200,6 +301,23 @@ impl Run {
         self.tail = Some(tail);
         let (loss, correct) = done.map_err(model_status)?;
         Ok(v1::TrainEvaluated { loss, correct })
+    }
+
+    /// What the edge's last stages are to be given for a batch, without an update.
+    pub async fn infer(
+        &mut self,
+        activation: NamedTensors,
+        shared: &Shared,
+    ) -> Result<v1::TrainForwarded, Status> {
+        let (tail, begin) = (self.take_tail()?, Instant::now());
+        let job = move || {
+            let done = tail.infer(&activation);
+            (tail, done)
+        };
+        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        let activation = wire::encode(done.map_err(model_status)?, shared.activation_codec);
+        Ok(v1::TrainForwarded { id: 0, micro_batch: 0, activation, tail_ms: ms_since(begin) })
     }
 
     /// Writes this half of step `id`, which must be the one the run is at. What keeps the disk from

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct RunFile {
     pub spec_hash: String,
     pub split_point: usize,
+    /// The first stage behind the tail that is the edge's again, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_split: Option<usize>,
     /// Weights that the run began with.
     pub weights: String,
     /// Loss and optimiser, canonical JSON.
@@ -50,6 +53,8 @@ impl RunFile {
         };
         compare("model spec hash", &edge.spec_hash, &self.spec_hash);
         compare("split point", &edge.split_point, &self.split_point);
+        let shown = |last: &Option<usize>| last.map_or("none".into(), |last| last.to_string());
+        compare("last_split", &shown(&edge.last_split), &shown(&self.last_split));
         compare("initial weights", &edge.weights, &self.weights);
         compare("training spec", &edge.training, &self.training);
         lines

@@ -104,8 +104,18 @@ impl Conversation {
         let shared = self.shared.clone();
         let mut run = self.run_of_mine().await?;
         Ok(match request {
-            Request::Prepare(micro) => {
-                let prepared = run.prepare(micro, &shared).await?;
+            Request::Prepare(mut micro) => match micro.labels.take() {
+                Some(labels) => {
+                    let prepared = run.prepare(micro, labels, &shared).await?;
+                    wire::send(prepared, |p| reply(Reply::Prepared(p)))
+                }
+                None => {
+                    let forwarded = run.forward(micro, &shared).await?;
+                    wire::send(forwarded, |f| reply(Reply::Forwarded(f)))
+                }
+            },
+            Request::Backward { id, index, gradient } => {
+                let prepared = run.backward(id, index, gradient, &shared).await?;
                 wire::send(prepared, |p| reply(Reply::Prepared(p)))
             }
             Request::Commit(commit) => {
@@ -115,7 +125,11 @@ impl Conversation {
             Request::Checkpoint(asked) => {
                 vec![reply(Reply::Checkpointed(run.checkpoint(asked, &shared).await?))]
             }
-            Request::Evaluate { activation, labels } => {
+            Request::Evaluate { activation, labels: None } => {
+                let forwarded = run.infer(activation, &shared).await?;
+                wire::send(forwarded, |f| reply(Reply::Forwarded(f)))
+            }
+            Request::Evaluate { activation, labels: Some(labels) } => {
                 let done = run.evaluate(activation, labels, &shared).await?;
                 vec![reply(Reply::Evaluated(done))]
             }

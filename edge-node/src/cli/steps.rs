@@ -30,6 +30,9 @@ pub struct TrainArgs {
     /// Leave what is deployed as it is
     #[arg(long)]
     no_deploy: bool,
+    /// Be this edge of a group (train.topology), from 0 [default: all of them]
+    #[arg(long, value_name = "NUMBER")]
+    edge: Option<usize>,
 }
 
 #[derive(Args)]
@@ -99,8 +102,8 @@ pub fn prepare(config: &Config, args: PrepareArgs) -> Result<(), String> {
 }
 
 pub async fn train(config: &Config, args: TrainArgs) -> Result<(), String> {
-    let TrainArgs { run, resume, no_deploy } = args;
-    let options = train::Options { run, resume, no_deploy, data_of: None };
+    let TrainArgs { run, resume, no_deploy, edge } = args;
+    let options = train::Options { run, resume, no_deploy, data_of: None, edge };
     let outcome = train::train(config, &options).await?;
     println!("{}", demo::summary(&outcome));
     Ok(())

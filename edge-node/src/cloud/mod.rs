@@ -13,7 +13,10 @@ use cleave_shared::{
     codec::F32,
     wire::{
         self, NamedTensors,
-        v1::{self, split_service_client::SplitServiceClient},
+        v1::{
+            self, group_service_client::GroupServiceClient,
+            split_service_client::SplitServiceClient,
+        },
     },
 };
 use tonic::{Status, transport::Channel};
@@ -28,6 +31,7 @@ const MAX_WEIGHTS_BYTES: usize = 8 << 30;
 #[derive(Clone)]
 pub struct CloudClient {
     client: SplitServiceClient<Channel>,
+    groups: GroupServiceClient<Channel>,
     shared: Arc<Shared>,
 }
 
@@ -56,11 +60,13 @@ pub struct InferAnswer {
 
 impl CloudClient {
     pub fn new(channel: Channel, address: &str) -> Self {
+        let groups = GroupServiceClient::new(channel.clone())
+            .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
         let client = SplitServiceClient::new(channel)
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
         let clock = Mutex::default();
         let shared = Shared { address: address.into(), start: Instant::now(), clock };
-        Self { client, shared: Arc::new(shared) }
+        Self { client, groups, shared: Arc::new(shared) }
     }
 
     pub fn address(&self) -> &str {
@@ -163,6 +169,14 @@ impl CloudClient {
         requests: tokio_stream::wrappers::ReceiverStream<v1::TrainRequest>,
     ) -> Result<tonic::Streaming<v1::TrainReply>, Status> {
         Ok(self.client.clone().train(requests).await?.into_inner())
+    }
+
+    /// Joins a group of edges that learn together.
+    pub async fn join_group(
+        &self,
+        requests: tokio_stream::wrappers::ReceiverStream<v1::GroupRequest>,
+    ) -> Result<tonic::Streaming<v1::GroupReply>, Status> {
+        Ok(self.groups.clone().join(requests).await?.into_inner())
     }
 
     /// Opens a generation stream; its first messages may wait in `requests` already.

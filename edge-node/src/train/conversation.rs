@@ -49,6 +49,13 @@ pub struct Prepared {
     pub returned: Instant,
 }
 
+/// What the cloud says of a micro-batch.
+pub enum Answer {
+    Prepared(Prepared),
+    /// Where the last stages are this node's: it is their turn.
+    Forwarded(v1::TrainForwarded),
+}
+
 /// Why the stream cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ConversationError {
@@ -101,25 +108,33 @@ impl Conversation {
         self.send(micro, Kind::Prepare).await
     }
 
-    /// The answer to the oldest micro-batch that has none.
-    pub async fn prepared(&mut self) -> Result<Prepared, ConversationError> {
+    /// Sends the gradient that answers a [`Answer::Forwarded`].
+    pub async fn backward(&mut self, gradient: v1::TrainBackward) -> Result<(), ConversationError> {
+        self.send(gradient, Kind::Backward).await
+    }
+
+    /// The next answer to a micro-batch.
+    pub async fn answer(&mut self) -> Result<Answer, ConversationError> {
         let arrived = self.reply().await?;
-        self.as_prepared(arrived)
+        self.as_answer(arrived)
     }
 
     /// The same, if it is here.
-    pub fn try_prepared(&mut self) -> Result<Option<Prepared>, ConversationError> {
+    pub fn try_answer(&mut self) -> Result<Option<Answer>, ConversationError> {
         match self.replies.try_recv() {
-            Ok(Ok(arrived)) => self.as_prepared(arrived).map(Some),
+            Ok(Ok(arrived)) => self.as_answer(arrived).map(Some),
             Ok(Err(status)) => Err(sort(&self.address, &status)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(ended()),
         }
     }
 
-    fn as_prepared(&self, arrived: Arrived) -> Result<Prepared, ConversationError> {
+    fn as_answer(&self, arrived: Arrived) -> Result<Answer, ConversationError> {
         match arrived {
-            Arrived { reply: Reply::Prepared(reply), returned } => Ok(Prepared { reply, returned }),
+            Arrived { reply: Reply::Prepared(reply), returned } => {
+                Ok(Answer::Prepared(Prepared { reply, returned }))
+            }
+            Arrived { reply: Reply::Forwarded(reply), .. } => Ok(Answer::Forwarded(reply)),
             _ => Err(self.confused("a micro-batch")),
         }
     }
@@ -137,6 +152,18 @@ impl Conversation {
         self.send(batch, Kind::Evaluate).await?;
         match self.reply().await?.reply {
             Reply::Evaluated(done) => Ok(done),
+            _ => Err(self.confused("an evaluation")),
+        }
+    }
+
+    /// What the last stages are to be given for a batch without labels, without an update.
+    pub async fn forwarded(
+        &mut self,
+        batch: v1::TrainEvaluate,
+    ) -> Result<v1::TrainForwarded, ConversationError> {
+        self.send(batch, Kind::Evaluate).await?;
+        match self.reply().await?.reply {
+            Reply::Forwarded(done) => Ok(done),
             _ => Err(self.confused("an evaluation")),
         }
     }
@@ -220,13 +247,16 @@ async fn complete(
         Some(Reply::Prepared(prepared)) => {
             wire::receive(prepared, MAX_GRADIENT_BYTES, frames).await.map(Reply::Prepared)
         }
+        Some(Reply::Forwarded(forwarded)) => {
+            wire::receive(forwarded, MAX_GRADIENT_BYTES, frames).await.map(Reply::Forwarded)
+        }
         Some(reply) => Ok(reply),
         None => Err(Status::invalid_argument("the cloud sent an empty message")),
     }
 }
 
 /// Whether a failure is worth another try.
-fn sort(address: &str, status: &Status) -> ConversationError {
+pub fn sort(address: &str, status: &Status) -> ConversationError {
     let text = explain(address, status);
     match status.code() {
         Code::InvalidArgument

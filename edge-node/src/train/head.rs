@@ -1,4 +1,5 @@
-//! The edge's half in training: stages `0..split`, after a known number of steps.
+//! The edge's half in training: stages `0..split`, and the last ones where labels stay here, after a known
+//! number of steps.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -8,6 +9,7 @@ use cleave_shared::{
     compute::ComputePool,
     config::Config,
     model::{ForwardPass, Segment, Side, Update},
+    tensor::HostTensor,
     wire::{self, NamedTensors, v1},
 };
 
@@ -17,12 +19,30 @@ const QUEUE: usize = 2;
 /// A head that learns.
 pub struct Head {
     half: TrainingRun,
+    /// The last stages, from which on they are this node's again, if they are.
+    last: Option<usize>,
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
     pool: ComputePool,
     /// Taken by the compute thread while it works.
-    segment: Option<Segment>,
+    own: Option<Own>,
     live: u64,
+}
+
+/// This node's stages.
+struct Own {
+    head: Segment,
+    last: Option<Segment>,
+}
+
+/// What the last stages made of a micro-batch.
+pub struct LastPass {
+    pub loss: f32,
+    pub correct: u64,
+    /// Gradient of the step's loss where the last stages begin.
+    pub gradient: Vec<v1::Tensor>,
+    /// Begin and end.
+    pub times: [Instant; 2],
 }
 
 /// What goes to the cloud, and what is needed when the gradient comes back.
@@ -58,10 +78,11 @@ impl Head {
         };
         let mut head = Self {
             half,
+            last: config.train.topology.last_split,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
             pool: ComputePool::new(1, QUEUE),
-            segment: None,
+            own: None,
             live: 0,
         };
         let newest = head.store().steps(run).last().copied().unwrap_or(0);
@@ -86,12 +107,17 @@ impl Head {
 
     /// Whether the cloud has to send a gradient.
     pub fn wants_gradient(&self) -> bool {
-        self.segment.as_ref().is_some_and(Segment::has_parameters)
+        self.own.as_ref().is_some_and(|own| own.head.has_parameters())
+    }
+
+    /// Whether the last stages are here, and with them the labels.
+    pub fn has_last(&self) -> bool {
+        self.last.is_some()
     }
 
     /// Goes back to the state after `step`; nothing to do if that is where it is.
     pub fn rewind(&mut self, step: u64) -> Result<(), String> {
-        if step == self.live && self.segment.is_some() {
+        if step == self.live && self.own.is_some() {
             return Ok(());
         }
         self.store().drop_after(&self.half.id, step).map_err(|e| e.to_string())?;
@@ -99,7 +125,13 @@ impl Head {
     }
 
     fn restore(&mut self, step: u64) -> Result<(), String> {
-        self.segment = Some(self.half.restore(step).map_err(|e| e.to_string())?);
+        let head = self.half.restore(step).map_err(|e| e.to_string())?;
+        let restore = |from| {
+            let range = from..self.half.library.spec().stage_count();
+            TrainingRun { range, ..self.half.clone() }.restore(step)
+        };
+        let last = self.last.map(restore).transpose().map_err(|e| e.to_string())?;
+        self.own = Some(Own { head, last });
         self.live = step;
         Ok(())
     }
@@ -114,12 +146,14 @@ impl Head {
         inputs: NamedTensors,
         purpose: Purpose,
     ) -> Result<Forward, String> {
-        let mut segment = self.take()?;
+        let mut own = self.take()?;
         let codec = self.activation_codec;
         let job = move || {
             let begin = Instant::now();
+            let segment = &mut own.head;
             if purpose == Purpose::Begin {
                 segment.forget();
+                own.last.as_mut().map(Segment::forget);
             }
             let outcome = match purpose {
                 Purpose::Evaluate => segment.infer(&inputs).map(|activation| (activation, None)),
@@ -131,11 +165,60 @@ impl Head {
                 pass: pass.filter(|_| segment.has_parameters()),
                 times: [begin, computed, Instant::now()],
             });
-            (segment, outcome)
+            (own, outcome)
         };
-        let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.segment = Some(segment);
+        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
         outcome.map_err(|e| e.to_string())
+    }
+
+    /// The last stages' part of a micro-batch, from what the cloud's stages made of it.
+    pub async fn last_pass(
+        &mut self,
+        activation: Vec<v1::Tensor>,
+        labels: HostTensor,
+        share: f64,
+    ) -> Result<LastPass, String> {
+        let mut own = self.take()?;
+        let (loss, codecs) =
+            (self.half.training.loss, (self.activation_codec, self.gradient_codec));
+        let job = move || {
+            let begin = Instant::now();
+            let outcome = wire::decode(activation, codecs.0).map_err(|e| e.to_string());
+            let outcome = outcome.and_then(|activation| {
+                let last = own.last.as_mut().ok_or("the last stages are not here")?;
+                let done = last.loss_pass(&activation, &labels, loss, share, true);
+                let done = done.map_err(|e| e.to_string())?;
+                let gradient = wire::encode(done.gradient, codecs.1);
+                let times = [begin, Instant::now()];
+                Ok(LastPass { loss: done.loss, correct: done.correct, gradient, times })
+            });
+            (own, outcome)
+        };
+        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
+        outcome.map_err(|e| format!("the cloud's activation: {e}"))
+    }
+
+    /// Loss and right answers of a batch that the cloud's stages have been through, without an update.
+    pub async fn last_evaluate(
+        &mut self,
+        activation: Vec<v1::Tensor>,
+        labels: HostTensor,
+    ) -> Result<(f32, u64), String> {
+        let own = self.take()?;
+        let (loss, codec) = (self.half.training.loss, self.activation_codec);
+        let job = move || {
+            let outcome = wire::decode(activation, codec).map_err(|e| e.to_string());
+            let outcome = outcome.and_then(|activation| {
+                let last = own.last.as_ref().ok_or("the last stages are not here")?;
+                last.evaluate(&activation, &labels, loss).map_err(|e| e.to_string())
+            });
+            (own, outcome)
+        };
+        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
+        outcome.map_err(|e| format!("the cloud's activation: {e}"))
     }
 
     /// The backward pass of a micro-batch; gives its begin, the end of decoding, and its end.
@@ -144,52 +227,57 @@ impl Head {
         pass: ForwardPass,
         gradient: Vec<v1::Tensor>,
     ) -> Result<[Instant; 3], String> {
-        let mut segment = self.take()?;
+        let mut own = self.take()?;
         let codec = self.gradient_codec;
         let job = move || {
             let begin = Instant::now();
             let decoded = wire::decode(gradient, codec).map_err(|e| e.to_string());
             let at = Instant::now();
             let outcome = decoded.and_then(|gradient| {
-                segment.backward(pass, &gradient).map_err(|e| e.to_string())?;
+                own.head.backward(pass, &gradient).map_err(|e| e.to_string())?;
                 Ok([begin, at, Instant::now()])
             });
-            (segment, outcome)
+            (own, outcome)
         };
-        let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.segment = Some(segment);
+        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
         outcome.map_err(|e| format!("the cloud's gradient: {e}"))
     }
 
     /// Sum of the squares of the gradients of the step that is prepared.
     pub async fn gradient_square(&mut self) -> Result<f64, String> {
-        let segment = self.take()?;
+        let own = self.take()?;
         let job = move || {
-            let square = segment.gradient_square();
-            (segment, square)
+            let of_last = own.last.as_ref().map_or(0.0, Segment::gradient_square);
+            let square = own.head.gradient_square() + of_last;
+            (own, square)
         };
-        let (segment, square) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.segment = Some(segment);
+        let (own, square) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
         Ok(square)
     }
 
     /// Applies the step that is prepared.
     pub async fn commit(&mut self, update: Update) -> Result<(), String> {
-        let mut segment = self.take()?;
+        let mut own = self.take()?;
         let optimizer = self.half.training.optimizer.clone();
         let job = move || {
-            segment.commit(&optimizer, update);
-            segment
+            own.head.commit(&optimizer, update);
+            own.last.as_mut().map(|last| last.commit(&optimizer, update));
+            own
         };
-        self.segment = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
+        self.own = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
         self.live += 1;
         Ok(())
     }
 
     /// Writes this half of the step it is at.
     pub async fn checkpoint(&self) -> Result<(), String> {
-        let segment = self.segment.as_ref().ok_or("a step failed")?;
-        let state = segment.state().map_err(|e| e.to_string())?;
+        let own = self.own.as_ref().ok_or("a step failed")?;
+        let mut state = own.head.state().map_err(|e| e.to_string())?;
+        if let Some(last) = &own.last {
+            state.extend(last.state().map_err(|e| e.to_string())?);
+        }
         let (half, step) = (self.half.clone(), self.live);
         let written = tokio::task::spawn_blocking(move || half.write(step, &state));
         written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
@@ -200,7 +288,7 @@ impl Head {
         self.store().retain(&self.half.id, keep, of_cloud).map_err(|e| e.to_string())
     }
 
-    fn take(&mut self) -> Result<Segment, String> {
-        self.segment.take().ok_or_else(|| "an earlier step failed on this node".into())
+    fn take(&mut self) -> Result<Own, String> {
+        self.own.take().ok_or_else(|| "an earlier step failed on this node".into())
     }
 }

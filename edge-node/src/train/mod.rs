@@ -29,7 +29,11 @@ mod trainer;
 
 use cleave_shared::{config::Config, data::Part, link::Link};
 
-use self::{conversation::ConversationError, run_dir::RunDir, trainer::Trainer};
+use self::trainer::Trainer;
+pub(crate) use self::{
+    conversation::{ConversationError, sort as sort_status},
+    run_dir::RunDir,
+};
 pub use self::{
     metrics::{Line, Stepped, Validated, recorded_lines},
     run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
@@ -37,7 +41,7 @@ pub use self::{
     timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},
     trainer::Outcome,
 };
-use crate::{cloud::CloudClient, deploy::Pointer, stack};
+use crate::{cloud::CloudClient, deploy::Pointer, group, stack};
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +54,8 @@ pub struct Options {
     pub no_deploy: bool,
     /// The run whose prepared data this one learns from; its own, if it has any, without it.
     pub data_of: Option<String>,
+    /// Which edge of a group this process is; all of them without it.
+    pub edge: Option<usize>,
 }
 
 /// What an observer says to a validation.
@@ -82,11 +88,26 @@ pub async fn train_observed(
     if split.indices(Part::Train).is_empty() {
         return Err(format!("data: {} samples are too few to train on", feed.dataset().len()));
     }
+    if config.train.topology.kind.is_group() {
+        if observer.is_some() {
+            return Err("tune: set train.topology.kind = \"vanilla\"".into());
+        }
+        let dir = RunDir::join(config, &record, id)?;
+        let outcome = group::train(config, options, feed, &dir).await?;
+        return deploy(config, options, outcome);
+    }
+    if options.edge.is_some() {
+        return Err("--edge is for a train.topology.kind of several edges".into());
+    }
     let dir = RunDir::open(config, &record, id, options.resume)?;
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
     let mut trainer = Trainer::new(config, feed, &split, dir, client, link, observer)?;
     let outcome = trainer.run().await?;
+    deploy(config, options, outcome)
+}
+
+fn deploy(config: &Config, options: &Options, outcome: Outcome) -> Result<Outcome, String> {
     if !options.no_deploy {
         let spec_hash = config.model.hash();
         let pointer = Pointer { run: outcome.run.clone(), step: outcome.steps, spec_hash };

@@ -22,8 +22,8 @@ use cleave_shared::{
 
 use super::{
     ConversationError,
-    conversation::{Conversation, Prepared},
-    head::{Head, Purpose},
+    conversation::{Answer, Conversation, Prepared},
+    head::{Head, LastPass, Purpose},
     micro_batch::MicroBatch,
     score::Tally,
     timeline::{Lane, Span, Timeline, TimelineClock},
@@ -68,6 +68,8 @@ struct Step<'a> {
 struct Sent {
     pass: Option<ForwardPass>,
     at: Instant,
+    /// Loss and right answers, where the last stages are this node's.
+    own_score: Option<(f32, u64)>,
 }
 
 impl Pipeline<'_> {
@@ -82,13 +84,16 @@ impl Pipeline<'_> {
         let mut step = Step { id, micro_batches, sent, tally, summary: Summary::default() };
         for index in 0..micro_batches.len() {
             let prepared = loop {
-                if let Some(prepared) = self.cloud.try_prepared()? {
-                    break prepared;
+                let all_sent = step.sent.len() == micro_batches.len();
+                let answer = match self.cloud.try_answer()? {
+                    None if all_sent => Some(self.cloud.answer().await?),
+                    answer => answer,
+                };
+                match answer {
+                    Some(Answer::Prepared(prepared)) => break prepared,
+                    Some(Answer::Forwarded(forwarded)) => self.turn(&mut step, forwarded).await?,
+                    None => self.forward(&mut step).await?,
                 }
-                if step.sent.len() == micro_batches.len() {
-                    break self.cloud.prepared().await?;
-                }
-                self.forward(&mut step).await?;
             };
             self.backward(&mut step, index, prepared).await?;
         }
@@ -105,12 +110,14 @@ impl Pipeline<'_> {
         let purpose = if index == 0 { Purpose::Begin } else { Purpose::Continue };
         let forward = self.head.forward(batch.inputs.clone(), purpose).await;
         let forward = forward.map_err(ConversationError::Local)?;
-        let labels = wire::encode_labels(batch.labels.clone(), self.config.activation_codec());
+        let codec = self.config.activation_codec();
+        let sent =
+            (!self.head.has_last()).then(|| wire::encode_labels(batch.labels.clone(), codec));
         let at = Instant::now();
         let micro = v1::TrainPrepare {
             id: step.id,
             activation: forward.activation,
-            labels: Some(labels),
+            labels: sent,
             want_gradient,
             micro_batch: index as u32,
             micro_batches: step.micro_batches.len() as u32,
@@ -122,8 +129,31 @@ impl Pipeline<'_> {
         lanes.add(Lane::HeadForward, begin, computed);
         lanes.add(Lane::Encode, computed, encoded);
         step.summary.head_ms += ms(begin, encoded);
-        step.sent.push(Sent { pass: forward.pass, at });
+        step.sent.push(Sent { pass: forward.pass, at, own_score: None });
         Ok(())
+    }
+
+    /// Takes a micro-batch through the last stages, which are this node's, and sends it back.
+    async fn turn(
+        &mut self,
+        step: &mut Step<'_>,
+        forwarded: v1::TrainForwarded,
+    ) -> Result<(), ConversationError> {
+        let v1::TrainForwarded { id, micro_batch, activation, tail_ms } = forwarded;
+        let known = (id == step.id).then(|| step.sent.get_mut(micro_batch as usize)).flatten();
+        let Some(sent) = known else {
+            return Err(ConversationError::Refused(format!(
+                "the cloud forwarded micro-batch {micro_batch} of step {id}, which it was not sent"
+            )));
+        };
+        let micro = &step.micro_batches[micro_batch as usize];
+        let pass = self.head.last_pass(activation, micro.batch.labels.clone(), micro.share).await;
+        let LastPass { loss, correct, gradient, times } = pass.map_err(ConversationError::Local)?;
+        sent.own_score = Some((loss, correct));
+        step.summary.tail_ms += tail_ms;
+        step.summary.head_ms += ms(times[0], times[1]);
+        self.lanes(id, micro_batch as usize).add(Lane::HeadForward, times[0], times[1]);
+        self.cloud.backward(v1::TrainBackward { id, micro_batch, gradient }).await
     }
 
     /// Takes in the answer to a micro-batch.
@@ -141,10 +171,11 @@ impl Pipeline<'_> {
             )));
         }
         let micro = &step.micro_batches[index];
-        let counted = step.tally.add(&micro.batch.labels, reply.loss, reply.correct);
+        let (loss, correct) = step.sent[index].own_score.unwrap_or((reply.loss, reply.correct));
+        let counted = step.tally.add(&micro.batch.labels, loss, correct);
         counted.map_err(ConversationError::Local)?;
         let summary = &mut step.summary;
-        summary.loss += f64::from(reply.loss) * micro.share;
+        summary.loss += f64::from(loss) * micro.share;
         summary.cloud_square = reply.gradient_square;
         summary.tail_ms += reply.tail_ms;
         let ways = self.note_transfer(&reply, index, step.sent[index].at, returned);

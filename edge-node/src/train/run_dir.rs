@@ -12,7 +12,7 @@ use cleave_shared::{
     config::{Config, MicroBatches},
     data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
-    session::{Schedule, TrainingSpec},
+    session::{Schedule, Topology, TrainingSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,8 @@ pub struct RunRecord {
     pub training: TrainingSpec,
     #[serde(default)]
     pub schedule: Schedule,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub topology: Topology,
     /// If the schedule depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
@@ -82,6 +84,10 @@ pub struct RunRecord {
 
 fn one_after_the_other() -> MicroBatches {
     MicroBatches::Fixed(1)
+}
+
+fn is_default(topology: &Topology) -> bool {
+    *topology == Topology::default()
 }
 
 impl RunRecord {
@@ -97,6 +103,7 @@ impl RunRecord {
             schedule: config.train.schedule,
             epochs: config.train.schedule.depends_on_total().then_some(config.train.epochs),
             training: config.train.spec(),
+            topology: config.train.topology.clone(),
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
         }
@@ -116,6 +123,7 @@ impl RunRecord {
         config.seed = self.seed;
         config.data = self.data.clone();
         config.train.batch_size = self.batch_size;
+        config.train.topology = self.topology.clone();
         config.train.loss = self.training.loss;
         config.train.optimizer = self.training.optimizer.clone();
         config.train.clip_norm = self.training.clip_norm;
@@ -169,6 +177,13 @@ impl RunDir {
         };
         check_run_id(&id).map_err(|e| format!("--run: {e}"))?;
         Ok(id)
+    }
+
+    /// The folder of a group's run, which any of its edges may be the first to need.
+    pub fn join(config: &Config, record: &RunRecord, id: String) -> Result<Self, String> {
+        let store = RunStore::new(config.runs.dir.join("edge"));
+        let known = read_record(&store.run_dir(&id))?.is_some();
+        Self::open(config, record, id, known)
     }
 
     /// Makes the folder of a new run, or finds the one to resume and checks that it is the same.

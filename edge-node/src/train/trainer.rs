@@ -202,6 +202,7 @@ impl<'a> Trainer<'a> {
             live_step: self.head.live(),
             checkpoints: self.head.checkpoints(),
             commit: self.committed.filter(|commit| commit.id == self.head.live()),
+            last_split: config.train.topology.last_split.map(|last| last as u32),
         }
     }
 
@@ -302,10 +303,23 @@ impl<'a> Trainer<'a> {
             let Batch { inputs, labels } = self.feed.batch(indices);
             let forward = self.head.forward(inputs, Purpose::Evaluate).await;
             let forward = forward.map_err(ConversationError::Local)?;
-            let sent = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
-            let batch = v1::TrainEvaluate { activation: forward.activation, labels: sent };
-            let done = cloud.evaluate(batch).await?;
-            let added = tally.add(&labels, done.loss, done.correct);
+            let activation = forward.activation;
+            let (loss, correct) = match self.head.has_last() {
+                true => {
+                    let batch = v1::TrainEvaluate { activation, labels: None };
+                    let activation = cloud.forwarded(batch).await?.activation;
+                    let done = self.head.last_evaluate(activation, labels.clone()).await;
+                    done.map_err(ConversationError::Local)?
+                }
+                false => {
+                    let codec = self.config.activation_codec();
+                    let sent = Some(wire::encode_labels(labels.clone(), codec));
+                    let batch = v1::TrainEvaluate { activation, labels: sent };
+                    let done = cloud.evaluate(batch).await?;
+                    (done.loss, done.correct)
+                }
+            };
+            let added = tally.add(&labels, loss, correct);
             added.map_err(ConversationError::Local)?;
         }
         let validated = Validated { step, epoch, loss: tally.loss(), score: tally.score() };

@@ -167,6 +167,7 @@ async fn train_trial(shared: &Arc<Shared>, trial: &Trial, run: &str) -> Result<O
         resume,
         no_deploy: true,
         data_of: shared.data_of.clone(),
+        edge: None,
     };
     let (board, number) = (shared.clone(), trial.trial);
     let observer: train::Observer = Box::new(move |validated| {

@@ -19,6 +19,7 @@ mod library;
 pub mod peft;
 mod store;
 mod training;
+mod travel;
 mod weights_id;
 
 pub use self::{
@@ -26,6 +27,7 @@ pub use self::{
     library::{Library, LibraryError},
     store::{AdapterBase, RunStore, StageFiles, write_weights},
     training::TrainingRun,
+    travel::{build_half, named_weights, pack, unpack, with_weights},
     weights_id::{WeightsId, check_run_id},
 };
 

@@ -331,7 +331,7 @@ fn corrupt(path: &Path, problem: impl ToString) -> CheckpointError {
 }
 
 /// Groups `<stage>/<parameter>` names by stage; a stage without parameters has an empty group.
-fn by_stage(stages: &[String], weights: NamedTensors) -> BTreeMap<String, NamedTensors> {
+pub(super) fn by_stage(stages: &[String], weights: NamedTensors) -> BTreeMap<String, NamedTensors> {
     let empty = stages.iter().map(|s| (s.clone(), NamedTensors::new()));
     let mut groups: BTreeMap<String, NamedTensors> = empty.collect();
     for (name, tensor) in weights {

@@ -62,6 +62,24 @@ impl Config {
         range("edge.deadline_ms", edge.deadline_ms, 1..=3_600_000)
     }
 
+    fn check_topology(&self) -> Result<(), Refusal> {
+        let (topology, stages) = (&self.train.topology, self.model.stage_count());
+        let refusal = |(key, problem)| (format!("train.topology.{key}"), problem);
+        topology.check().map_err(refusal)?;
+        if topology.kind.is_group() {
+            let group = self.train.spec().check_group();
+            group.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
+            range("split_point", self.split_point as u64, 1..=stages as u64 - 1)?;
+        }
+        match topology.last_split {
+            None => Ok(()),
+            Some(last) => {
+                let between = self.split_point as u64 + 1..=stages as u64 - 1;
+                range("train.topology.last_split", last as u64, between)
+            }
+        }
+    }
+
     fn check_train(&self) -> Result<(), Refusal> {
         let train = &self.train;
         range("train.epochs", train.epochs, 1..=1_000_000)?;
@@ -72,6 +90,7 @@ impl Config {
         train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
         let schedule = train.schedule.check();
         schedule.map_err(|(key, problem)| (format!("train.schedule.{key}"), problem))?;
+        self.check_topology()?;
         let extras = train.spec().check_extras();
         extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
         range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     model::{LoraSpec, LossKind, OptimizerSpec},
-    session::{Schedule, TrainingSpec},
+    session::{Schedule, Topology, TrainingSpec},
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub struct TrainConfig {
     pub clip_norm: Option<f64>,
     pub optimizer: OptimizerSpec,
     pub schedule: Schedule,
+    pub topology: Topology,
     /// Trains LoRA adapters only; none: all weights.
     pub lora: Option<LoraSpec>,
     /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
@@ -66,6 +67,7 @@ impl Default for TrainConfig {
                 weight_decay: 0.0,
             },
             schedule: Schedule::default(),
+            topology: Topology::default(),
             lora: None,
             sparsity: 0.0,
             checkpoint_every: 100,

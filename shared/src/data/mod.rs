@@ -2,10 +2,10 @@
 //!
 //! A [`DataSpec`] (from the config) opens a [`Dataset`]: the digits embedded in the binary, files of
 //! images, numbers or text, or what [`prepare`] made of them. [`Split`] deals its samples into
-//! training, validation and test parts, [`BatchPlan`] says which of them step `n` trains on, [`Feed`]
-//! makes those a [`Batch`] for the model. Nothing here keeps a position: the batch of a step follows
-//! from the seed and the step alone, so a run resumed from any checkpoint sees the batches it would
-//! have.
+//! training, validation and test parts, [`Partition`] deals the training part out among edges,
+//! [`BatchPlan`] says which of them step `n` trains on, [`Feed`] makes those a [`Batch`] for the model.
+//! Nothing here keeps a position: the batch of a step follows from the seed and the step alone, so a
+//! run resumed from any checkpoint sees the batches it would have.
 
 mod clean;
 mod csv;
@@ -16,6 +16,7 @@ mod idx;
 mod labelled_text;
 mod line;
 mod normalise;
+mod partition;
 mod plan;
 mod prepared;
 mod shuffle;
@@ -25,6 +26,7 @@ mod text;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub(crate) use self::shuffle::shuffle;
 pub use self::{
     clean::Dropped,
     csv::LabelKind,
@@ -34,6 +36,7 @@ pub use self::{
     idx::{IdxDataset, IdxError},
     line::synthetic_line,
     normalise::Normalisation,
+    partition::{Partition, PartitionKind},
     plan::BatchPlan,
     prepared::{Manifest, Prepared, prepare},
     split::{Part, Split},
@@ -75,6 +78,8 @@ pub enum DataError {
     Write(#[from] CheckpointError),
     #[error("no samples to make batches of: the data set is too small to split, give a larger one")]
     NoSamples,
+    #[error("train.topology: {0}")]
+    Partition(String),
     #[error("batch size 0: set it to at least 1")]
     BatchSize,
 }

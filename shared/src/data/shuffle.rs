@@ -8,15 +8,20 @@ use rand_chacha::ChaCha8Rng;
 
 /// Shuffles by the stream of (`purpose`, `seed`, `epoch`); different purposes are unrelated.
 pub fn shuffle(items: &mut [usize], purpose: &[u8; 16], seed: u64, epoch: u64) {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    key[16..].copy_from_slice(purpose);
-    let mut rng = ChaCha8Rng::from_seed(key);
+    let mut rng = stream(purpose, seed, epoch);
     // Fisher and Yates, from the back.
     for i in (1..items.len()).rev() {
         items.swap(i, below(&mut rng, i as u64 + 1) as usize);
     }
+}
+
+/// The random words of (`purpose`, `seed`, `epoch`).
+pub fn stream(purpose: &[u8; 16], seed: u64, epoch: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..].copy_from_slice(purpose);
+    ChaCha8Rng::from_seed(key)
 }
 
 /// A uniform number in `0..bound`.

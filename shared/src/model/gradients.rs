@@ -9,7 +9,13 @@ use std::sync::Mutex;
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{Gradients, Tensor},
+    tensor::{Device, Gradients, Tensor},
+};
+
+use super::{ModelError, activation::float_data, params::ParamNames};
+use crate::{
+    tensor::{DType, HostTensor},
+    wire::NamedTensors,
 };
 
 /// What a commit does with the gradients that were added up.
@@ -63,6 +69,28 @@ impl BlockGradients {
         std::mem::take(sum)
     }
 
+    /// Gives each of them, by the name that `name` has for the parameter.
+    pub fn named<B: Module>(&self, block: &B, names: &ParamNames) -> NamedTensors {
+        let sum = self.sum.lock().unwrap_or_else(|p| p.into_inner());
+        let mut named = Named { sum: &sum, names, found: NamedTensors::new() };
+        block.visit(&mut named);
+        named.found
+    }
+
+    /// Takes those of `block` out of `given` in place of what is here.
+    pub fn replace<B: Module>(
+        &mut self,
+        block: &B,
+        names: &ParamNames,
+        given: &mut NamedTensors,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        self.clear();
+        let mut replace = Replace { sum: self.sum(), names, given, device, outcome: Ok(()) };
+        block.visit(&mut replace);
+        replace.outcome
+    }
+
     pub fn clear(&mut self) {
         *self.sum() = GradientsParams::new();
     }
@@ -97,6 +125,48 @@ impl ModuleVisitor for Square<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.sum.get::<D>(param.id) else { return };
         self.total += f64::from((gradient.clone() * gradient).sum().into_scalar::<f32>());
+    }
+}
+
+struct Named<'a> {
+    sum: &'a GradientsParams,
+    names: &'a ParamNames,
+    found: NamedTensors,
+}
+
+impl ModuleVisitor for Named<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.sum.get::<D>(param.id) else { return };
+        let name = self.names.get(&param.id).expect("made by Params").clone();
+        let data = gradient.into_data();
+        let shape: Vec<usize> = data.shape().iter().copied().collect();
+        let values = data.as_slice::<f32>().expect("gradients are f32");
+        self.found.push((name, HostTensor::from_f32(shape, values)));
+    }
+}
+
+struct Replace<'a> {
+    sum: &'a mut GradientsParams,
+    names: &'a ParamNames,
+    given: &'a mut NamedTensors,
+    device: &'a Device,
+    outcome: Result<(), ModelError>,
+}
+
+impl ModuleVisitor for Replace<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.names.get(&param.id).expect("made by Params");
+        let Some(i) = self.given.iter().position(|(given, _)| given == name) else { return };
+        let (name, gradient) = self.given.swap_remove(i);
+        let shape = param.dims();
+        if gradient.dtype() != DType::F32 || gradient.shape() != shape {
+            let found = gradient.shape().to_vec();
+            let text = format!("{name:?} is {found:?}, the parameter is {:?}", shape);
+            self.outcome = Err(ModelError::Gradient(text));
+            return;
+        }
+        let data = float_data(gradient.into_data(), shape.to_vec());
+        self.sum.register(param.id, Tensor::<D>::from_data(data, self.device));
     }
 }
 

@@ -200,6 +200,7 @@ impl Segment {
 }
 
 /// One stage as it is written to disk.
+#[derive(Debug, Clone)]
 pub struct StageState {
     pub stage: String,
     pub weights: NamedTensors,

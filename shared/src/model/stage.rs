@@ -56,6 +56,14 @@ pub trait Stage: Send + Sync {
     fn accumulate(&mut self, gradients: &mut Gradients);
     /// Sum of the squares of the gradients that were added up.
     fn gradient_square(&self) -> f64;
+    /// The gradients that were added up, by the names of their parameters.
+    fn gradients(&self) -> NamedTensors;
+    /// Takes the gradients of this stage's parameters out of `given`, in place of those added up.
+    fn set_gradients(
+        &mut self,
+        given: &mut NamedTensors,
+        device: &Device,
+    ) -> Result<(), ModelError>;
     /// Drops the gradients that were added up.
     fn forget(&mut self);
     /// Applies the optimiser to the gradients that were added up, and gives those buffers that are this
@@ -182,6 +190,18 @@ impl<B: Block> Stage for BlockStage<B> {
 
     fn gradient_square(&self) -> f64 {
         self.gradients.square(&self.block)
+    }
+
+    fn gradients(&self) -> NamedTensors {
+        self.gradients.named(&self.block, &self.names)
+    }
+
+    fn set_gradients(
+        &mut self,
+        given: &mut NamedTensors,
+        device: &Device,
+    ) -> Result<(), ModelError> {
+        self.gradients.replace(&self.block, &self.names, given, device)
     }
 
     fn forget(&mut self) {

@@ -97,6 +97,26 @@ impl Segment {
         self.stages.iter().map(|stage| stage.gradient_square()).sum()
     }
 
+    /// The gradients of the step so far, by the names of their parameters.
+    pub fn gradients(&self) -> NamedTensors {
+        self.stages.iter().flat_map(|stage| stage.gradients()).collect()
+    }
+
+    /// Puts these in place of the gradients of the step so far, as when several segments that are equal
+    /// take a step together. Refuses gradients of parameters that are not here.
+    pub fn set_gradients(&mut self, gradients: &NamedTensors) -> Result<(), ModelError> {
+        let mut given = gradients.clone();
+        for stage in &mut self.stages {
+            stage.set_gradients(&mut given, &self.device)?;
+        }
+        match given.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(ModelError::Gradient(format!("{name:?} is no parameter of this segment")))
+            }
+        }
+    }
+
     /// Applies the step.
     pub fn commit(&mut self, optimizer: &OptimizerSpec, update: Update) {
         let buffers = std::mem::take(&mut self.buffers);

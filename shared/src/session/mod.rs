@@ -5,19 +5,30 @@
 //! all of it then, commits its half, and tells the cloud to commit its own. Whatever is lost in between,
 //! the two are never more than that one commit apart: a [`Ledger`] knows what was prepared and refuses to
 //! commit twice, and [`agree`] finds where both continue after either of them was restarted.
+//!
+//! Several edges learn in rounds: [`Topology`] says how, [`Round`] whose turn it is, [`Average`] makes
+//! what they learned one.
 
+mod average;
 mod clip;
+mod group;
 mod ledger;
 mod resume;
 mod retention;
+mod round;
 mod schedule;
+mod topology;
 mod training;
 
 pub use self::{
+    average::{Average, AverageError},
     clip::clip_scale,
+    group::GroupSpec,
     ledger::{Commitment, Ledger, OutOfOrder, Place},
     resume::{Holdings, Resume, Source, agree},
     retention::outdated,
+    round::{Finish, Round},
     schedule::{Schedule, Shape},
+    topology::{Topology, TopologyKind},
     training::TrainingSpec,
 };

@@ -39,6 +39,21 @@ impl TrainingSpec {
         Ok(spec)
     }
 
+    /// The key and the problem of what several edges cannot do together.
+    pub fn check_group(&self) -> Result<(), (&'static str, String)> {
+        let text = "several edges cannot do this yet: leave it out, or set train.topology.kind";
+        if self.clip_norm.is_some() {
+            return Err(("clip_norm", text.into()));
+        }
+        if self.lora.is_some() {
+            return Err(("lora", text.into()));
+        }
+        match self.sparsity > 0.0 {
+            true => Err(("sparsity", text.into())),
+            false => Ok(()),
+        }
+    }
+
     /// The key and the problem of what else is out of range.
     pub fn check_extras(&self) -> Result<(), (&'static str, String)> {
         if let Some(most) = self.clip_norm.filter(|most| !(1e-9..=1e9).contains(most)) {

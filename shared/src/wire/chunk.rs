@@ -37,6 +37,8 @@ carriers! {
     InferReply: output;
     TrainPrepare: activation, labels;
     TrainPrepared: gradient;
+    TrainForwarded: activation;
+    TrainBackward: gradient;
     TrainEvaluate: activation, labels;
     GenerateStep: activation;
     StageWeights: tensors;

@@ -5,6 +5,7 @@
 
 mod chunk;
 mod frames;
+mod group;
 mod parts;
 
 pub use self::{
@@ -17,7 +18,7 @@ use crate::{
     tensor::{DType, HostTensor, TensorError},
 };
 
-/// Generated from `proto/cleave/v1/split.proto`.
+/// Generated from `proto/cleave/v1`.
 #[allow(clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("cleave.v1");
@@ -38,7 +39,9 @@ pub type NamedTensors = Vec<(String, HostTensor)>;
 pub enum WireError {
     #[error("tensor {name:?}: {source}")]
     Tensor { name: String, source: TensorError },
-    #[error("tensor {name:?}: dtype {dtype} is not one of this protocol's (1 = F32, 2 = I64)")]
+    #[error(
+        "tensor {name:?}: dtype {dtype} is not one of this protocol's (1 = F32, 2 = I64, 3 = U8)"
+    )]
     DType { name: String, dtype: i32 },
     #[error("message has no {0}")]
     Missing(&'static str),
@@ -65,6 +68,7 @@ pub fn encode(tensors: NamedTensors, codec: &dyn Codec) -> Vec<v1::Tensor> {
 fn encode_one(name: String, tensor: HostTensor, codec: &dyn Codec) -> v1::Tensor {
     let dtype = match tensor.dtype() {
         DType::I64 => v1::DType::I64,
+        DType::U8 => v1::DType::U8,
         _ => v1::DType::F32,
     };
     let shape = tensor.shape().iter().map(|&d| d as u64).collect();
@@ -90,6 +94,7 @@ fn decode_one(t: v1::Tensor, codec: &dyn Codec) -> Result<(String, HostTensor), 
     let tensor = match v1::DType::try_from(t.dtype) {
         Ok(v1::DType::F32) => codec.decode(shape, t.data),
         Ok(v1::DType::I64) => HostTensor::new(DType::I64, shape, t.data),
+        Ok(v1::DType::U8) => HostTensor::new(DType::U8, shape, t.data),
         _ => return Err(WireError::DType { name, dtype: t.dtype }),
     };
     match tensor {

@@ -34,6 +34,8 @@ parts!(
     TrainRequest train_request,
     TrainReply train_reply,
     GenerateRequest generate_request,
+    GroupRequest group_request,
+    GroupReply group_reply,
     WeightsPart weights_part
 );
 

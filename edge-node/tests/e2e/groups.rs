@@ -1,0 +1,204 @@
+//! Groups whose edges are processes of their own: they come late, leave, are too slow, and the cloud
+//! fails; and what many edges take.
+
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+
+use crate::{
+    nodes::{Nodes, Process, eventually},
+    topologies::{Losses, SGD, finish, group, losses, losses_of},
+};
+
+/// 12 ms round trip, so that a run takes long enough to be disturbed.
+fn slow(config: String) -> String {
+    config.replace("profile = \"none\"", "profile = \"5g-mmwave\"")
+}
+
+fn rounds(config: String, rounds: u64) -> String {
+    config.replace("epochs = 6", &format!("epochs = {rounds}"))
+}
+
+/// Starts edge `edge` of run `a`.
+fn launch(nodes: &Nodes, edge: usize) -> Process {
+    let number = edge.to_string();
+    nodes.launch(&["train", "--run", "a", "--edge", &number, "--no-deploy"], "train.log")
+}
+
+fn losses_of_edge(nodes: &Nodes, edge: usize) -> Losses {
+    losses_of(&nodes.runs().join("edge").join("a").join(format!("edge-{edge}.jsonl")))
+}
+
+/// Rounds in which an edge took steps.
+fn rounds_of(nodes: &Nodes, edge: usize) -> BTreeSet<u64> {
+    losses_of_edge(nodes, edge).into_keys().map(|(round, _, _)| round).collect()
+}
+
+async fn reaches(nodes: &Nodes, edge: usize, round: u64) {
+    let there = async || rounds_of(nodes, edge).last().filter(|r| **r >= round).map(|_| ());
+    eventually("the group's progress", there).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+}
+
+fn signal(process: &Process, name: &str) {
+    let pid = process.0.id().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn edges_in_processes_of_their_own_are_the_same_group() {
+    let config = group("splitfed-v1", SGD, "");
+    let mut nodes = Nodes::new(&config);
+    nodes.start_cloud().await;
+    finish(&nodes, nodes.launch_training(&["--run", "b"]));
+    let expected = losses(&nodes, "b");
+    assert_eq!(expected.len(), 3 * 6 * 5);
+    let edges = [2, 0, 1].map(|edge| launch(&nodes, edge));
+    edges.into_iter().for_each(|edge| finish(&nodes, edge));
+    let found: Losses = (0..3).flat_map(|edge| losses_of_edge(&nodes, edge)).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_cloud_killed_within_a_round_costs_that_round_only() {
+    for kind in ["sequential", "parallel"] {
+        let config = slow(group(kind, SGD, ""));
+        let mut nodes = Nodes::new(&config);
+        nodes.start_cloud().await;
+        finish(&nodes, nodes.launch_training(&["--run", "b"]));
+        let training = nodes.launch_training(&["--run", "a"]);
+        let there = async || losses(&nodes, "a").contains_key(&(3, 1, 3)).then_some(());
+        let seen = eventually("the third round", there).await;
+        seen.unwrap_or_else(|| panic!("{}", nodes.logs()));
+        nodes.cloud = None;
+        nodes.start_cloud().await;
+        finish(&nodes, training);
+        assert_eq!(losses(&nodes, "a"), losses(&nodes, "b"), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_edge_may_leave_and_come_back() {
+    for kind in ["splitfed-v1", "sequential"] {
+        let mut nodes = Nodes::new(&rounds(slow(group(kind, SGD, "")), 30));
+        nodes.start_cloud().await;
+        let edges = [0, 1].map(|edge| launch(&nodes, edge));
+        let leaver = launch(&nodes, 2);
+        reaches(&nodes, 2, 3).await;
+        drop(leaver);
+        let left = *rounds_of(&nodes, 2).last().unwrap();
+        reaches(&nodes, 0, left + 3).await;
+        finish(&nodes, launch(&nodes, 2));
+        edges.into_iter().for_each(|edge| finish(&nodes, edge));
+        let taken = rounds_of(&nodes, 2);
+        assert!(!taken.contains(&(left + 1)) && taken.contains(&30), "{kind}: {taken:?}");
+        assert_eq!(rounds_of(&nodes, 0), (1..=30).collect(), "{kind}");
+        // It came back to the head that the others had learned meanwhile.
+        let losses = losses_of_edge(&nodes, 2);
+        let back = *taken.range(left + 1..).next().unwrap();
+        assert!(losses[&(back, 2, 1)] < 0.7 * losses[&(1, 2, 1)], "{kind}: {losses:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_straggler_is_left_out() {
+    for kind in ["splitfed-v1", "splitfed-v2", "parallel"] {
+        let config = rounds(slow(group(kind, SGD, "deadline_s = 1")), 12);
+        let mut nodes = Nodes::new(&config);
+        nodes.start_cloud().await;
+        let edges = [0, 1].map(|edge| launch(&nodes, edge));
+        let slow = launch(&nodes, 2);
+        reaches(&nodes, 2, 2).await;
+        signal(&slow, "-STOP");
+        let stopped = *rounds_of(&nodes, 2).last().unwrap();
+        edges.into_iter().for_each(|edge| finish(&nodes, edge));
+        assert_eq!(rounds_of(&nodes, 0), (1..=12).collect(), "{kind}");
+        assert!(rounds_of(&nodes, 2).last().unwrap() <= &(stopped + 1), "{kind}");
+        // It hears at last that all is over.
+        signal(&slow, "-CONT");
+        finish(&nodes, slow);
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_the_edges_takes_part() {
+    let config = group("splitfed-v1", SGD, "participation = 0.5\nat_once = 1");
+    let mut nodes = Nodes::new(&config.replace("edges = 3", "edges = 6"));
+    nodes.start_cloud().await;
+    finish(&nodes, nodes.launch_training(&["--run", "a"]));
+    let steps: BTreeSet<(u64, u64)> =
+        losses(&nodes, "a").into_keys().map(|(round, edge, _)| (round, edge)).collect();
+    let of = |round| steps.iter().filter(move |s| s.0 == round).map(|s| s.1).collect::<Vec<_>>();
+    assert!((1..=6).all(|round| of(round).len() == 3), "{steps:?}");
+    assert!((2..=6).any(|round| of(round) != of(1)), "{steps:?}");
+    // What was learned is served.
+    let output = nodes.edge_command(&["validate", "--run", "a"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("accuracy"), "{text} {}", nodes.logs());
+}
+
+#[tokio::test]
+async fn members_that_differ_are_refused() {
+    let mut nodes = Nodes::new(&rounds(slow(group("splitfed-v1", SGD, "")), 1000));
+    nodes.start_cloud().await;
+    let _edges = [0, 1, 2].map(|edge| launch(&nodes, edge));
+    reaches(&nodes, 0, 1).await;
+    let refused = |words: &[&str]| {
+        let words = [&["train", "--run", "a"], words].concat();
+        let output = nodes.edge_command(&words).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = refused(&["--edge", "3"]);
+    assert!(text.contains("--edge 3: train.topology.edges is 3"), "{text}");
+    let text = refused(&["--edge", "0", "--set", "train.topology.alpha=0.1"]);
+    assert!(text.contains("another configuration: topology"), "{text}");
+    let text = refused(&["--edge", "0", "--set", "train.epochs=7"]);
+    assert!(text.contains("train.epochs: edge has 7, the group has 1000"), "{text}");
+    let text = refused(&["--set", "train.clip_norm=1.0"]);
+    assert!(text.contains("train.clip_norm"), "{text}");
+}
+
+/// Peak of resident memory, MiB.
+fn peak(process: &Process) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id()));
+    let line =
+        status.unwrap_or_default().lines().find(|l| l.starts_with("VmHWM")).map(str::to_owned);
+    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+/// Peaks of edge process and cloud over one round of so many edges.
+async fn peaks(edges: usize, at_once: usize) -> (f64, f64) {
+    let extra = format!("at_once = {at_once}");
+    let config = rounds(group("splitfed-v1", SGD, &extra), 2)
+        .replace("family = \"lenet\"", "family = \"mlp\"")
+        .replace("channels = [4, 8]\nhidden = [16]", "hidden = [1024, 1024, 1024]")
+        .replace("edges = 3", &format!("edges = {edges}\nleast_samples = 2"))
+        .replace("partition = \"dirichlet\"", "partition = \"iid\"")
+        .replace("local_steps = 5", "local_steps = 1");
+    let mut nodes = Nodes::new(&config);
+    nodes.start_cloud().await;
+    let mut training = nodes.launch_training(&["--run", "a", "--no-deploy"]);
+    let mut edge = 0.0f64;
+    let status = loop {
+        edge = edge.max(peak(&training));
+        if let Some(status) = training.0.try_wait().unwrap() {
+            break status;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(status.success(), "{}", nodes.logs());
+    assert_eq!(losses(&nodes, "a").len(), 2 * edges);
+    (edge, peak(nodes.cloud.as_ref().unwrap()))
+}
+
+#[tokio::test]
+async fn many_edges_take_the_memory_of_those_whose_turn_it_is() {
+    let few = peaks(8, 4).await;
+    let many = peaks(64, 4).await;
+    let all = peaks(64, 64).await;
+    println!(
+        "MiB of edge process and cloud: 8 edges {few:.0?}, 64 edges {many:.0?}, all at once {all:.0?}"
+    );
+    // A head or a tail with its optimiser is 12 MiB here; 60 more of them at once are seen.
+    assert!(many.0 < few.0 + 150.0 && many.1 < few.1 + 150.0, "{few:?} {many:?}");
+    assert!(all.0 > many.0 + 150.0 && all.1 > many.1 + 150.0, "{many:?} {all:?}");
+}
