@@ -227,6 +227,7 @@ impl<'a> Trainer<'a> {
         cloud.commit(commit).await?;
         let score = Score { perplexity: None, r2: None, ..tally.score() };
         let bytes = self.link.counters();
+        let overlap = self.timeline.end(id).map_err(ConversationError::Local)?;
         self.note(Stepped {
             step: id,
             epoch: self.plan.epoch_of(id),
@@ -236,7 +237,7 @@ impl<'a> Trainer<'a> {
             link_ms: summary.link_ms,
             tail_ms: summary.tail_ms,
             step_ms: ms(begin),
-            overlap: self.timeline.end(id).map_err(ConversationError::Local)?,
+            overlap,
             micro_batches: micro_batches.len() as u32,
             learning_rate,
             gradient_norm: norm,
