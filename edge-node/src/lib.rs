@@ -5,10 +5,11 @@
 //! is being served is a [`deploy::Deployment`], swapped whole when the configuration or the
 //! deployed weights change ([`reconfigure`]). The way of a model is in five steps over the folder of a
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
-//! [`optimize`] makes models smaller and measures them, [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
+//! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away, [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
 
+pub mod audit;
 pub mod cli;
 pub mod cloud;
 pub mod demo;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::Config;
-use crate::codec;
+use crate::{codec, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -69,11 +69,26 @@ impl Config {
         train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
         let extras = train.spec().check_extras();
         extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
+        self.check_privacy()?;
         range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;
         // Two: one side may lose its newest while the other already has it.
         range("train.keep_checkpoints", train.keep_checkpoints as u64, 2..=1_000_000)?;
         range("train.step_timeout_s", train.step_timeout_s, 1..=86_400)?;
         range("train.reconnect_timeout_s", train.reconnect_timeout_s, 0..=86_400)
+    }
+
+    fn check_privacy(&self) -> Result<(), Refusal> {
+        let Some(privacy) = &self.train.privacy else { return Ok(()) };
+        let refusal = |problem: String| ("train.privacy".into(), problem);
+        privacy.check().map_err(refusal)?;
+        let numeric = self.model.inputs().iter().any(|port| port.dtype == DType::F32);
+        if privacy.nopeek_alpha.is_some() && !numeric {
+            let family = self.model.family_name();
+            let problem =
+                format!("nopeek_alpha: the inputs of a {family} are no numbers: leave it out");
+            return Err(refusal(problem));
+        }
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     data::DataSpec,
     link::Profile,
     model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat, named},
+    privacy::PrivacySpec,
     session::TrainingSpec,
     telemetry::LogFormat,
     text::Tokenizer,
@@ -157,6 +158,8 @@ pub struct TrainConfig {
     pub optimizer: OptimizerSpec,
     /// Trains LoRA adapters only; none: all weights.
     pub lora: Option<LoraSpec>,
+    /// What is done to activations before they are sent; none: nothing.
+    pub privacy: Option<PrivacySpec>,
     /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
     pub sparsity: f64,
     /// Steps between two checkpoints.
@@ -305,6 +308,7 @@ impl Default for TrainConfig {
                 epsilon: 1e-8,
             },
             lora: None,
+            privacy: None,
             sparsity: 0.0,
             checkpoint_every: 100,
             keep_checkpoints: 3,
