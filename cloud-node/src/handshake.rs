@@ -71,7 +71,7 @@ mod tests {
         let status = handshake.check(Some(&bad)).unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
         for part in [
-            "protocol version: edge has 9, cloud has 1",
+            "protocol version: edge has 9, cloud has 2",
             "model spec: edge has {}, cloud has {\"family\":\"lenet\"",
             "activation codec: edge has f16, cloud has f32",
             "quantize.weights: edge has int4, cloud has none",

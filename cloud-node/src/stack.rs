@@ -111,7 +111,8 @@ fn service(config: &Config, ended: watch::Receiver<bool>) -> Result<Split, Strin
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());
-    let trainer = Trainer::new(config, handshake.clone(), library.clone(), tails, pool, ended);
+    let trainer =
+        Trainer::new(config, handshake.clone(), library.clone(), tails, pool, clock.clone(), ended);
     Ok(Split {
         spec: config.model.clone(),
         handshake,

@@ -116,9 +116,14 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
 
 #[test]
 fn split_training_is_unsplit_training() {
-    let sgd = OptimizerSpec::Sgd { learning_rate: 0.05, momentum: 0.9 };
-    let adam =
-        OptimizerSpec::Adam { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let sgd = OptimizerSpec::Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.0 };
+    let adam = OptimizerSpec::Adam {
+        learning_rate: 0.001,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
     for spec in models() {
         for (loss, optimizer) in [(LossKind::CrossEntropy, &sgd), (LossKind::Mse, &adam)] {
             let whole = train_whole(&spec, loss, optimizer);
@@ -170,9 +175,14 @@ fn a_node_allocates_only_its_own_stages() {
 
 #[test]
 fn a_restored_segment_goes_on_bit_for_bit() {
-    let sgd = OptimizerSpec::Sgd { learning_rate: 0.05, momentum: 0.9 };
-    let adam =
-        OptimizerSpec::Adam { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let sgd = OptimizerSpec::Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.0 };
+    let adam = OptimizerSpec::Adam {
+        learning_rate: 0.001,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
     for (spec, optimizer) in models().into_iter().zip([adam, sgd]) {
         let n = spec.stage_count();
         let mut whole = segment(&spec, 0..n, true);

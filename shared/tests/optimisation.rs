@@ -31,7 +31,13 @@ fn mlp() -> ModelSpec {
 }
 
 fn adam(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    OptimizerSpec::Adam {
+        learning_rate,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    }
 }
 
 fn loaded(weights: &NamedTensors) -> LoadedWeights {
@@ -62,7 +68,7 @@ impl Digits {
         let test = self.split.indices(Part::Test);
         let Batch { inputs, labels } = gather(self.data.as_ref(), test);
         let loss = LossKind::CrossEntropy;
-        let (_, correct) = model.tail_evaluate(&inputs, &labels, loss).unwrap();
+        let (_, correct) = model.evaluate(&inputs, &labels, loss).unwrap();
         correct as f64 / test.len() as f64
     }
 

@@ -1,10 +1,10 @@
 """Trains the same models in PyTorch and compares: pytorch_reference.py CASE_DIR...
 
 A case is written by shared/tests/pytorch.rs from Cleave's own split training:
-  case.json         model, split, loss, optimizer
+  case.json         model, split, loss, optimizer, schedule, clip (longest norm of the gradient)
   case.safetensors  weights/<stage>.weight|bias   initial weights
                     step_inputs, step_labels      [steps, batch, ...]
-                    logits, cut_gradient          of the first step
+                    logits, cut_gradient          of the first step, if Cleave did not cut it up
                     losses                        [steps]
                     final/<stage>.weight|bias     weights after the last step
 Exits with 1 at the first value that is off.
@@ -15,6 +15,7 @@ import pathlib
 import sys
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 
@@ -58,10 +59,22 @@ def build(case, tensors):
 
 def make_optimizer(spec, named):
     values = [p for _, p in parameters(named)]
+    shared = {"lr": spec["learning_rate"], "weight_decay": spec["weight_decay"]}
     if spec["kind"] == "sgd":
-        return torch.optim.SGD(values, lr=spec["learning_rate"], momentum=spec["momentum"])
-    betas = (spec["beta1"], spec["beta2"])
-    return torch.optim.Adam(values, lr=spec["learning_rate"], betas=betas, eps=spec["epsilon"])
+        return torch.optim.SGD(values, momentum=spec["momentum"], **shared)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec["kind"]]
+    return kind(values, betas=(spec["beta1"], spec["beta2"]), eps=spec["epsilon"], **shared)
+
+
+def make_schedule(spec, optimizer, steps):
+    warmup = spec["warmup_steps"]
+    if spec["kind"] == "constant":
+        return transformers.get_constant_schedule_with_warmup(optimizer, warmup)
+    if spec["kind"] == "linear":
+        return transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    return transformers.get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, warmup, steps, min_lr_rate=spec["floor"]
+    )
 
 
 def loss_of(kind, logits, labels):
@@ -85,6 +98,7 @@ def run(folder):
     tensors = load_file(folder / "case.safetensors")
     named = build(case, tensors)
     optimizer = make_optimizer(case["optimizer"], named)
+    schedule = make_schedule(case["schedule"], optimizer, len(tensors["step_labels"]))
     modules = [module for _, module in named]
     head, tail = nn.Sequential(*modules[: case["split"]]), nn.Sequential(*modules[case["split"] :])
     losses, worst = [], {}
@@ -97,10 +111,13 @@ def run(folder):
         loss = loss_of(case["loss"], logits, labels)
         optimizer.zero_grad()
         loss.backward()
-        if step == 0:
+        if step == 0 and "logits" in tensors:
             worst["logits"] = check("logits", tensors["logits"], logits.detach(), LOGITS)
             worst["gradient"] = check("cut-layer gradient", tensors["cut_gradient"], cut.grad, GRADIENT)
+        if case["clip"] is not None:
+            nn.utils.clip_grad_norm_([p for _, p in parameters(named)], case["clip"])
         optimizer.step()
+        schedule.step()
         losses.append(loss.item())
     worst["losses"] = check("losses", tensors["losses"], torch.tensor(losses), LOSS)
     worst["weights"] = max(

@@ -1,8 +1,10 @@
 //! Training: one stream for each edge, one run behind it.
 //!
 //! A run outlives its stream: when the connection breaks, the edge opens another one and both
-//! continue from the newest state that they share. `stream` is the conversation, `run` the state.
+//! continue from the newest state that they share. `stream` is the conversation, `incoming` reads it ahead
+//! of the computation, `run` is the state.
 
+mod incoming;
 mod run;
 mod run_file;
 mod stream;
@@ -11,18 +13,23 @@ mod table;
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::Library, codec::Codec, compute::ComputePool, config::Config, model::ModelSpec,
-    wire::v1,
+    checkpoint::Library,
+    codec::Codec,
+    compute::ComputePool,
+    config::Config,
+    model::ModelSpec,
+    wire::{Frames, v1},
 };
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use self::table::RunTable;
-use crate::{handshake::Handshake, tails::Tails};
+use crate::{clock::Clock, handshake::Handshake, tails::Tails};
 
-/// Replies that wait for the network; the edge has one step in flight, a gradient has its chunks.
-const REPLIES: usize = 8;
+/// Replies that wait for the network, chunks of gradients among them: the tail goes on with the next
+/// micro-batch while gradients of up to this many MiB are on their way.
+const REPLIES: usize = 64;
 
 /// What every training stream shares.
 pub struct Trainer {
@@ -40,6 +47,7 @@ struct Shared {
     runs: RunTable,
     limit: usize,
     keep_checkpoints: usize,
+    clock: Arc<Clock>,
     ended: watch::Receiver<bool>,
 }
 
@@ -50,6 +58,7 @@ impl Trainer {
         library: Arc<Library>,
         tails: Arc<Tails>,
         pool: ComputePool,
+        clock: Arc<Clock>,
         ended: watch::Receiver<bool>,
     ) -> Self {
         let shared = Shared {
@@ -63,6 +72,7 @@ impl Trainer {
             runs: RunTable::new(config.cloud.max_runs),
             limit: config.cloud.max_activation_bytes,
             keep_checkpoints: config.train.keep_checkpoints,
+            clock,
             ended,
         };
         Self { shared: Arc::new(shared) }
@@ -71,9 +81,10 @@ impl Trainer {
     /// Opens the run that the first message names, and answers the rest in a task of its own.
     pub async fn start(
         &self,
-        mut requests: Streaming<v1::TrainRequest>,
+        requests: Streaming<v1::TrainRequest>,
     ) -> Result<ReceiverStream<Result<v1::TrainReply, Status>>, Status> {
-        let first = requests.message().await?.and_then(|r| r.kind);
+        let mut requests = Frames::new(requests);
+        let first = requests.next().await.transpose()?.and_then(|r| r.kind);
         let Some(v1::train_request::Kind::Open(open)) = first else {
             return Err(Status::invalid_argument(
                 "the first message of a training stream is not `open`",

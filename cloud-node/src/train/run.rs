@@ -1,19 +1,16 @@
 //! One edge's tail in training: its weights, its optimiser, and how far it is.
 
-use std::time::Instant;
-
 use cleave_shared::{
     checkpoint::{RunStore, TrainingRun},
-    model::{Segment, Side},
-    session::{Admission, Holdings, Ledger, Source, TrainingSpec, agree},
+    model::{Segment, Side, Update},
+    session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
     wire::{NamedTensors, v1},
 };
 use tonic::Status;
 
-use super::{Shared, run_file::RunFile};
+use super::{Shared, incoming::MicroBatch, run_file::RunFile};
 use crate::{
-    inference::ms_since,
     service::{blocking, compute_status, model_status},
     weights::{library_status, store_status},
 };
@@ -23,17 +20,9 @@ pub struct Run {
     half: TrainingRun,
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
     tail: Option<Segment>,
-    ledger: Ledger<v1::TrainStepped>,
+    ledger: Ledger,
     /// Number of the stream that opened it last; an older one has lost the run.
     owner: u64,
-}
-
-/// A decoded step.
-pub struct Step {
-    pub id: u64,
-    pub activation: NamedTensors,
-    pub labels: HostTensor,
-    pub want_gradient: bool,
 }
 
 /// Opens or resumes the run in `held`; gives the step that both sides continue from. A refusal
@@ -53,9 +42,10 @@ pub async fn open(
         weights: agreement.weights.clone(),
         training: training.canonical(),
     };
+    let commit = open.commit.filter(|commit| commit.id == open.live_step);
     let edge = Holdings {
         live: open.live_step,
-        can_replay: false,
+        pending: commit.is_some(),
         checkpoints: open.checkpoints.into_iter().collect(),
     };
     let memory = held.as_ref().and_then(Run::holdings);
@@ -68,19 +58,19 @@ pub async fn open(
         range: cut.split..shared.spec.stage_count(),
     };
     let tails = shared.tails.clone();
-    let (restored, step) = blocking(move || {
+    let (restored, resume) = blocking(move || {
         let (store, id) = (half.library.store(), &half.id);
         check_identity(store, id, &asked)?;
         let cloud = Holdings { checkpoints: store.steps(id), ..memory.clone().unwrap_or_default() };
         let resume = agree(&edge, &cloud);
-        if resume.cloud == Source::Live && memory.is_some() {
-            return Ok((None, resume.step));
+        if matches!(resume.cloud, Source::Live | Source::Commit) && memory.is_some() {
+            return Ok((None, resume));
         }
         store.drop_after(id, resume.step).map_err(store_status)?;
         tails.forget(id);
         let tail = half.restore(resume.step).map_err(library_status)?;
         let ledger = Ledger::at(resume.step);
-        Ok((Some(Run { half, tail: Some(tail), ledger, owner }), resume.step))
+        Ok((Some(Run { half, tail: Some(tail), ledger, owner }), resume))
     })
     .await?;
     if restored.is_some() {
@@ -88,8 +78,11 @@ pub async fn open(
     }
     if let Some(run) = held {
         run.owner = owner;
+        if let (Source::Commit, Some(commit)) = (resume.cloud, commit) {
+            run.commit(commit, shared).await?;
+        }
     }
-    Ok(step)
+    Ok(resume.step)
 }
 
 /// Refuses to continue a run as something else than it was.
@@ -112,8 +105,8 @@ impl Run {
     /// What it holds in memory: nothing if a step took the tail with it when it failed.
     fn holdings(&self) -> Option<Holdings> {
         self.tail.as_ref()?;
-        let (live, can_replay) = (self.ledger.live(), self.ledger.can_replay());
-        Some(Holdings { live, can_replay, ..Holdings::default() })
+        let (live, pending) = (self.ledger.live(), self.ledger.is_prepared());
+        Some(Holdings { live, pending, ..Holdings::default() })
     }
 
     /// Whether this stream opened it last.
@@ -121,35 +114,73 @@ impl Run {
         self.owner == stream
     }
 
-    /// Applies a step, or gives the reply again if it was applied before.
-    pub async fn step(&mut self, step: Step, shared: &Shared) -> Result<v1::TrainStepped, Status> {
-        match self.ledger.admit(step.id) {
-            Err(e) => return Err(Status::failed_precondition(e.to_string())),
-            Ok(Admission::Replay(reply)) => return Ok(reply.clone()),
-            Ok(Admission::Apply) => {}
-        }
+    /// Adds up the gradients of a micro-batch; gives its loss and the gradient at the cut.
+    pub async fn prepare(
+        &mut self,
+        micro: MicroBatch,
+        shared: &Shared,
+    ) -> Result<v1::TrainPrepared, Status> {
+        let place = self.ledger.prepare(micro.id, micro.index, micro.count).map_err(disorder)?;
         let mut tail = self.take_tail()?;
-        let TrainingSpec { loss, optimizer, .. } = self.half.training.clone();
-        let codec = shared.gradient_codec;
+        let TrainingSpec { loss, clip_norm, .. } = self.half.training;
+        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
         let job = move || {
-            let begin = Instant::now();
-            let Step { id, activation, labels, want_gradient } = step;
-            let done = tail.tail_step(&activation, &labels, loss, &optimizer, want_gradient);
-            let tail_ms = ms_since(begin);
-            let reply = done.map(|done| v1::TrainStepped {
+            let begun_ns = clock.now_ns();
+            let MicroBatch { id, index, share, activation, labels, want_gradient, .. } = micro;
+            if place.first {
+                tail.forget();
+            }
+            let done = tail.loss_pass(&activation, &labels, loss, share, want_gradient);
+            let ended_ns = clock.now_ns();
+            let wants_square = place.last && clip_norm.is_some();
+            let reply = done.map(|done| v1::TrainPrepared {
                 id,
+                micro_batch: index,
                 loss: done.loss,
                 correct: done.correct,
                 gradient: cleave_shared::wire::encode(done.gradient, codec),
-                tail_ms,
+                gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
+                tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
+                received_ns: micro.received_ns,
+                begun_ns,
+                ended_ns,
+                sent_ns: clock.now_ns(),
+                instance: clock.instance,
             });
             (tail, reply)
         };
         // Patiently: a refused job would take the tail's weights with it.
         let (tail, reply) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
         self.tail = Some(tail);
-        // A refused step changed nothing: losses are computed before any weight is touched.
-        Ok(self.ledger.commit(reply.map_err(model_status)?).clone())
+        reply.map_err(|error| {
+            self.ledger.forget();
+            model_status(error)
+        })
+    }
+
+    /// Applies the step that is prepared, once.
+    pub async fn commit(&mut self, commit: v1::TrainCommit, shared: &Shared) -> Result<(), Status> {
+        let v1::TrainCommit { id, learning_rate, scale } = commit;
+        if ![learning_rate, scale].iter().all(|v| v.is_finite() && *v >= 0.0) {
+            let text = format!("step {id}: learning rate {learning_rate}, scale {scale}");
+            return Err(Status::invalid_argument(text));
+        }
+        // First: a ledger that has committed while its tail is gone must not be continued.
+        let mut tail = self.take_tail()?;
+        match self.ledger.commit(id) {
+            Ok(Commitment::Apply) => {}
+            done_or_refused => {
+                self.tail = Some(tail);
+                return done_or_refused.map(|_| ()).map_err(disorder);
+            }
+        }
+        let optimizer = self.half.training.optimizer.clone();
+        let job = move || {
+            tail.commit(&optimizer, Update { learning_rate, scale });
+            tail
+        };
+        self.tail = Some(shared.pool.run_patiently(job).await.map_err(compute_status)?);
+        Ok(())
     }
 
     /// Loss and right answers on a batch, without an update.
@@ -162,7 +193,7 @@ impl Run {
         let tail = self.take_tail()?;
         let loss = self.half.training.loss;
         let job = move || {
-            let done = tail.tail_evaluate(&activation, &labels, loss);
+            let done = tail.evaluate(&activation, &labels, loss);
             (tail, done)
         };
         let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
@@ -171,22 +202,41 @@ impl Run {
         Ok(v1::TrainEvaluated { loss, correct })
     }
 
-    /// Writes this half of step `id`, which must be the one the run is at.
-    pub async fn checkpoint(&mut self, id: u64, shared: &Shared) -> Result<(), Status> {
-        let live = self.ledger.live();
+    /// Writes this half of step `id`, which must be the one the run is at. What keeps the disk from
+    /// taking it is for the edge to know, and no reason to end the stream.
+    pub async fn checkpoint(
+        &mut self,
+        asked: v1::TrainCheckpoint,
+        shared: &Shared,
+    ) -> Result<v1::TrainCheckpointed, Status> {
+        let (id, live) = (asked.id, self.ledger.live());
         if id != live {
             let text = format!("checkpoint of step {id}, but the run is at step {live}");
-            return Err(Status::failed_precondition(text));
+            return Err(Status::aborted(text));
         }
         let tail = self.tail.as_ref().ok_or_else(broken)?;
         let state = tail.state().map_err(model_status)?;
         let (half, keep) = (self.half.clone(), shared.keep_checkpoints);
-        blocking(move || half.write(id, &state, keep).map_err(store_status)).await
+        blocking(move || {
+            let store = half.library.store();
+            let of_edge = asked.held.into_iter().collect();
+            let written =
+                half.write(id, &state).and_then(|()| store.retain(&half.id, keep, &of_edge));
+            let problem = written.err().map(|e| e.to_string()).unwrap_or_default();
+            let held = store.steps(&half.id).into_iter().collect();
+            Ok(v1::TrainCheckpointed { id, held, problem })
+        })
+        .await
     }
 
     fn take_tail(&mut self) -> Result<Segment, Status> {
         self.tail.take().ok_or_else(broken)
     }
+}
+
+/// Both sides are not where the other believes; opening the run again puts that right.
+fn disorder(error: OutOfOrder) -> Status {
+    Status::aborted(error.to_string())
 }
 
 fn broken() -> Status {

@@ -6,15 +6,16 @@ use std::sync::{
 };
 
 use cleave_shared::wire::{
-    self,
-    v1::{self, train_reply::Kind as Reply, train_request::Kind},
+    self, Frames, Sequence,
+    v1::{self, train_reply::Kind as Reply},
 };
 use tokio::sync::{MappedMutexGuard, MutexGuard, mpsc};
 use tonic::{Status, Streaming};
 
 use super::{
     Shared,
-    run::{self, Run, Step},
+    incoming::{Request, read_ahead},
+    run::{self, Run},
     table::Slot,
 };
 
@@ -26,8 +27,9 @@ pub struct Conversation {
     run_id: String,
     slot: Slot,
     number: u64,
-    requests: Streaming<v1::TrainRequest>,
+    requests: mpsc::Receiver<Result<Request, Status>>,
     replies: mpsc::Sender<Result<v1::TrainReply, Status>>,
+    sequence: Sequence,
 }
 
 /// Why a conversation is over although nothing went wrong.
@@ -38,7 +40,7 @@ impl Conversation {
     pub async fn open(
         shared: Arc<Shared>,
         open: v1::TrainOpen,
-        requests: Streaming<v1::TrainRequest>,
+        requests: Frames<Streaming<v1::TrainRequest>>,
         replies: mpsc::Sender<Result<v1::TrainReply, Status>>,
     ) -> Result<Self, Status> {
         let run_id = open.run.clone();
@@ -50,9 +52,12 @@ impl Conversation {
         let resume_step = run::open(&mut held, open, number, &shared).await?;
         drop(held);
         tracing::info!(run = run_id, resume_step, "training run opened");
+        let requests = read_ahead(requests, shared.clone());
+        let sequence = Sequence::default();
+        let mut conversation = Self { shared, run_id, slot, number, requests, replies, sequence };
         let opened = reply(Reply::Opened(v1::TrainOpened { resume_step }));
-        let _ = replies.send(Ok(opened)).await;
-        Ok(Self { shared, run_id, slot, number, requests, replies })
+        let _ = conversation.send(opened).await;
+        Ok(conversation)
     }
 
     /// Answers until the edge ends the stream, vanishes or makes a mistake.
@@ -71,55 +76,50 @@ impl Conversation {
         let mut ended = self.shared.ended.clone();
         loop {
             let request = tokio::select! {
-                request = self.requests.message() => request,
+                request = self.requests.recv() => request,
                 _ = ended.wait_for(|ended| *ended) => {
                     return Err(Status::unavailable("the cloud is ending; open the run again"));
                 }
             };
-            let Some(request) = request? else {
+            let Some(request) = request else {
                 // A deliberate end, unlike a broken connection: the run is not resumed from memory.
                 self.shared.runs.forget(&self.run_id);
                 return Ok(Hangup);
             };
-            for part in self.answer(request).await? {
-                if self.replies.send(Ok(part)).await.is_err() {
+            for part in self.answer(request?).await? {
+                if self.send(part).await.is_err() {
                     return Ok(Hangup);
                 }
             }
         }
     }
 
-    async fn answer(&mut self, request: v1::TrainRequest) -> Result<Vec<v1::TrainReply>, Status> {
+    async fn send(&mut self, reply: v1::TrainReply) -> Result<(), ()> {
+        let reply = self.sequence.stamp(reply);
+        self.replies.send(Ok(reply)).await.map_err(|_| ())
+    }
+
+    /// The messages that answer one request, none for a commit.
+    async fn answer(&mut self, request: Request) -> Result<Vec<v1::TrainReply>, Status> {
         let shared = self.shared.clone();
-        let (codec, limit) = (shared.activation_codec, shared.limit);
-        match request.kind {
-            Some(Kind::Step(step)) => {
-                let step = wire::receive(step, limit, &mut self.requests).await?;
-                let (_, labels) = wire::labels(step.labels, codec)?;
-                let activation = wire::decode(step.activation, codec)?;
-                let (id, want_gradient) = (step.id, step.want_gradient);
-                let step = Step { id, activation, labels, want_gradient };
-                let stepped = self.run_of_mine().await?.step(step, &shared).await?;
-                Ok(wire::send(stepped, |s| reply(Reply::Stepped(s))))
+        let mut run = self.run_of_mine().await?;
+        Ok(match request {
+            Request::Prepare(micro) => {
+                let prepared = run.prepare(micro, &shared).await?;
+                wire::send(prepared, |p| reply(Reply::Prepared(p)))
             }
-            Some(Kind::Evaluate(batch)) => {
-                let batch = wire::receive(batch, limit, &mut self.requests).await?;
-                let (_, labels) = wire::labels(batch.labels, codec)?;
-                let activation = wire::decode(batch.activation, codec)?;
-                let mut run = self.run_of_mine().await?;
+            Request::Commit(commit) => {
+                run.commit(commit, &shared).await?;
+                Vec::new()
+            }
+            Request::Checkpoint(asked) => {
+                vec![reply(Reply::Checkpointed(run.checkpoint(asked, &shared).await?))]
+            }
+            Request::Evaluate { activation, labels } => {
                 let done = run.evaluate(activation, labels, &shared).await?;
-                Ok(vec![reply(Reply::Evaluated(done))])
+                vec![reply(Reply::Evaluated(done))]
             }
-            Some(Kind::Checkpoint(v1::TrainCheckpoint { id })) => {
-                self.run_of_mine().await?.checkpoint(id, &shared).await?;
-                Ok(vec![reply(Reply::Checkpointed(v1::TrainCheckpoint { id }))])
-            }
-            Some(Kind::Open(_)) => Err(Status::invalid_argument("the stream is open already")),
-            Some(Kind::Chunk(_)) => {
-                Err(Status::invalid_argument("a chunk of no step or evaluation"))
-            }
-            None => Err(Status::invalid_argument("an empty message")),
-        }
+        })
     }
 
     /// Holds the run for one message, unless another stream has taken it over.
@@ -132,6 +132,7 @@ impl Conversation {
     }
 }
 
+/// Numbered when it is sent.
 fn reply(kind: Reply) -> v1::TrainReply {
-    v1::TrainReply { kind: Some(kind) }
+    v1::TrainReply { number: 0, kind: Some(kind) }
 }

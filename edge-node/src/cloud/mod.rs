@@ -18,8 +18,8 @@ use cleave_shared::{
 };
 use tonic::{Status, transport::Channel};
 
-use self::clock::{ClockOffset, Exchange};
-pub use self::error::explain;
+use self::clock::ClockOffset;
+pub use self::{clock::Exchange, error::explain};
 
 /// Largest set of weights that is fetched, bytes; a limit against a broken peer, not a size.
 const MAX_WEIGHTS_BYTES: usize = 8 << 30;
@@ -174,10 +174,16 @@ impl CloudClient {
     }
 
     fn now_ns(&self) -> u64 {
-        self.shared.start.elapsed().as_nanos() as u64
+        self.ns_at(Instant::now())
     }
 
-    fn observe(&self, exchange: Exchange) -> (f64, f64) {
+    /// An instant on the clock that exchanges have.
+    pub fn ns_at(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.shared.start).as_nanos() as u64
+    }
+
+    /// Learns from an exchange; gives its time up and down, ms.
+    pub fn observe(&self, exchange: Exchange) -> (f64, f64) {
         self.shared.clock.lock().unwrap_or_else(|p| p.into_inner()).observe(exchange)
     }
 }

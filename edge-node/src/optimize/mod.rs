@@ -118,7 +118,7 @@ fn measure(
     let mut correct = 0;
     for indices in test.chunks(BATCH) {
         let batch = gather(dataset, indices);
-        let outcome = model.tail_evaluate(&batch.inputs, &batch.labels, config.train.loss);
+        let outcome = model.evaluate(&batch.inputs, &batch.labels, config.train.loss);
         correct += outcome.map_err(|e| e.to_string())?.1;
     }
     let mut times = Column::default();

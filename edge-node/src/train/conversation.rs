@@ -1,19 +1,29 @@
 //! One training stream to the cloud: requests up, replies down, each within its time.
+//!
+//! Nothing here waits for the network while there is work to do: requests queue up, and a task of its own
+//! reads replies as they come.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cleave_shared::wire::{
-    self, Carrier,
+    self, Carrier, Frames, Sequence,
     v1::{self, train_reply::Kind as Reply, train_request::Kind},
 };
-use tokio::{sync::mpsc, time::timeout};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status, Streaming};
 
 use crate::cloud::{CloudClient, explain};
 
-/// Messages that wait for the network: the chunks of one step.
-const OUTGOING: usize = 4;
+/// Messages that wait for the network. A step sends nothing new before its micro-batches are answered, so
+/// that what waits is one batch at most, however many chunks it has.
+const OUTGOING: usize = 1 << 16;
+/// Replies that wait for the trainer, which takes them before it computes anything new.
+const INCOMING: usize = 64;
 /// Largest gradient that is accepted, bytes; as the cloud's default for activations.
 const MAX_GRADIENT_BYTES: usize = 512 << 20;
 
@@ -21,8 +31,22 @@ const MAX_GRADIENT_BYTES: usize = 512 << 20;
 pub struct Conversation {
     address: String,
     requests: mpsc::Sender<v1::TrainRequest>,
-    replies: Streaming<v1::TrainReply>,
+    sequence: Sequence,
+    replies: mpsc::Receiver<Result<Arrived, Status>>,
+    reader: AbortHandle,
     patience: Duration,
+}
+
+/// A whole reply, and when its last byte came.
+struct Arrived {
+    reply: Reply,
+    returned: Instant,
+}
+
+/// The answer to a micro-batch.
+pub struct Prepared {
+    pub reply: v1::TrainPrepared,
+    pub returned: Instant,
 }
 
 /// Why the stream cannot be used any more.
@@ -39,6 +63,12 @@ pub enum ConversationError {
     Local(String),
 }
 
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
 impl Conversation {
     /// Opens or resumes a run; gives the step that both sides continue from.
     pub async fn open(
@@ -48,37 +78,55 @@ impl Conversation {
     ) -> Result<(Self, u64), ConversationError> {
         let address = client.address().to_string();
         let (requests, outgoing) = mpsc::channel(OUTGOING);
-        let first = v1::TrainRequest { kind: Some(Kind::Open(open)) };
-        requests.try_send(first).expect("the channel is new");
+        let mut sequence = Sequence::default();
+        let first = v1::TrainRequest { number: 0, kind: Some(Kind::Open(open)) };
+        requests.try_send(sequence.stamp(first)).expect("the channel is new");
         let opening = timeout(patience, client.train(ReceiverStream::new(outgoing))).await;
-        let replies = match opening {
-            Ok(Ok(replies)) => replies,
+        let stream = match opening {
+            Ok(Ok(stream)) => stream,
             Ok(Err(status)) => return Err(sort(&address, &status)),
             Err(_) => return Err(silent(&address, patience)),
         };
-        let mut conversation = Self { address, requests, replies, patience };
-        match conversation.reply().await? {
+        let (arrived, replies) = mpsc::channel(INCOMING);
+        let reader = tokio::spawn(read(stream, arrived)).abort_handle();
+        let mut conversation = Self { address, requests, sequence, replies, reader, patience };
+        match conversation.reply().await?.reply {
             Reply::Opened(v1::TrainOpened { resume_step }) => Ok((conversation, resume_step)),
             _ => Err(conversation.confused("opening a run")),
         }
     }
 
-    /// Sends a step; gives loss and gradient.
-    pub async fn step(
-        &mut self,
-        step: v1::TrainStep,
-    ) -> Result<v1::TrainStepped, ConversationError> {
-        let id = step.id;
-        self.send(step, Kind::Step).await?;
-        match self.reply().await? {
-            Reply::Stepped(first) if first.id == id => {
-                let rest = wire::receive(first, MAX_GRADIENT_BYTES, &mut self.replies);
-                let whole = timeout(self.patience, rest).await;
-                let whole = whole.map_err(|_| silent(&self.address, self.patience))?;
-                whole.map_err(|status| sort(&self.address, &status))
-            }
-            _ => Err(self.confused("a step")),
+    /// Sends a micro-batch, whose answer comes by [`Conversation::prepared`].
+    pub async fn prepare(&mut self, micro: v1::TrainPrepare) -> Result<(), ConversationError> {
+        self.send(micro, Kind::Prepare).await
+    }
+
+    /// The answer to the oldest micro-batch that has none.
+    pub async fn prepared(&mut self) -> Result<Prepared, ConversationError> {
+        let arrived = self.reply().await?;
+        self.as_prepared(arrived)
+    }
+
+    /// The same, if it is here.
+    pub fn try_prepared(&mut self) -> Result<Option<Prepared>, ConversationError> {
+        match self.replies.try_recv() {
+            Ok(Ok(arrived)) => self.as_prepared(arrived).map(Some),
+            Ok(Err(status)) => Err(sort(&self.address, &status)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(ended()),
         }
+    }
+
+    fn as_prepared(&self, arrived: Arrived) -> Result<Prepared, ConversationError> {
+        match arrived {
+            Arrived { reply: Reply::Prepared(reply), returned } => Ok(Prepared { reply, returned }),
+            _ => Err(self.confused("a micro-batch")),
+        }
+    }
+
+    /// Has the cloud apply its half of a step that is prepared; there is no answer.
+    pub async fn commit(&mut self, commit: v1::TrainCommit) -> Result<(), ConversationError> {
+        self.send_part(v1::TrainRequest { number: 0, kind: Some(Kind::Commit(commit)) }).await
     }
 
     /// Loss and right answers on a batch, without an update.
@@ -87,18 +135,22 @@ impl Conversation {
         batch: v1::TrainEvaluate,
     ) -> Result<v1::TrainEvaluated, ConversationError> {
         self.send(batch, Kind::Evaluate).await?;
-        match self.reply().await? {
+        match self.reply().await?.reply {
             Reply::Evaluated(done) => Ok(done),
             _ => Err(self.confused("an evaluation")),
         }
     }
 
-    /// Has the cloud write its half of step `id`.
-    pub async fn checkpoint(&mut self, id: u64) -> Result<(), ConversationError> {
-        let kind = Some(Kind::Checkpoint(v1::TrainCheckpoint { id }));
-        self.send_part(v1::TrainRequest { kind }).await?;
-        match self.reply().await? {
-            Reply::Checkpointed(done) if done.id == id => Ok(()),
+    /// Has the cloud write its half of step `id`; `held` are the steps on this node's disk.
+    pub async fn checkpoint(
+        &mut self,
+        id: u64,
+        held: Vec<u64>,
+    ) -> Result<v1::TrainCheckpointed, ConversationError> {
+        let kind = Some(Kind::Checkpoint(v1::TrainCheckpoint { id, held }));
+        self.send_part(v1::TrainRequest { number: 0, kind }).await?;
+        match self.reply().await?.reply {
+            Reply::Checkpointed(done) if done.id == id => Ok(done),
             _ => Err(self.confused("a checkpoint")),
         }
     }
@@ -108,13 +160,15 @@ impl Conversation {
         message: M,
         kind: fn(M) -> Kind,
     ) -> Result<(), ConversationError> {
-        for part in wire::send(message, |m| v1::TrainRequest { kind: Some(kind(m)) }) {
+        let wrap = |m| v1::TrainRequest { number: 0, kind: Some(kind(m)) };
+        for part in wire::send(message, wrap) {
             self.send_part(part).await?;
         }
         Ok(())
     }
 
     async fn send_part(&mut self, part: v1::TrainRequest) -> Result<(), ConversationError> {
+        let part = self.sequence.stamp(part);
         match timeout(self.patience, self.requests.send(part)).await {
             Ok(Ok(())) => Ok(()),
             // The stream is gone; what the cloud said about it comes as the reply.
@@ -125,14 +179,11 @@ impl Conversation {
         }
     }
 
-    async fn reply(&mut self) -> Result<Reply, ConversationError> {
-        match timeout(self.patience, self.replies.message()).await {
-            Ok(Ok(Some(v1::TrainReply { kind: Some(kind) }))) => Ok(kind),
-            Ok(Ok(Some(_))) => Err(self.confused("a request")),
-            Ok(Ok(None)) => {
-                Err(ConversationError::Lost("the cloud ended the training stream".into()))
-            }
-            Ok(Err(status)) => Err(sort(&self.address, &status)),
+    async fn reply(&mut self) -> Result<Arrived, ConversationError> {
+        match timeout(self.patience, self.replies.recv()).await {
+            Ok(Some(Ok(arrived))) => Ok(arrived),
+            Ok(Some(Err(status))) => Err(sort(&self.address, &status)),
+            Ok(None) => Err(ended()),
             Err(_) => Err(silent(&self.address, self.patience)),
         }
     }
@@ -142,6 +193,35 @@ impl Conversation {
         ConversationError::Refused(format!(
             "the cloud at {address} answered {what} with something else"
         ))
+    }
+}
+
+/// Hands on whole replies until the stream ends.
+async fn read(stream: Streaming<v1::TrainReply>, replies: mpsc::Sender<Result<Arrived, Status>>) {
+    let mut frames = Frames::new(stream);
+    while let Some(first) = frames.next().await {
+        let whole = match first {
+            Ok(first) => complete(first, &mut frames).await,
+            Err(status) => Err(status),
+        };
+        let arrived = whole.map(|reply| Arrived { reply, returned: Instant::now() });
+        let failed = arrived.is_err();
+        if replies.send(arrived).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn complete(
+    first: v1::TrainReply,
+    frames: &mut Frames<Streaming<v1::TrainReply>>,
+) -> Result<Reply, Status> {
+    match first.kind {
+        Some(Reply::Prepared(prepared)) => {
+            wire::receive(prepared, MAX_GRADIENT_BYTES, frames).await.map(Reply::Prepared)
+        }
+        Some(reply) => Ok(reply),
+        None => Err(Status::invalid_argument("the cloud sent an empty message")),
     }
 }
 
@@ -158,6 +238,10 @@ fn sort(address: &str, status: &Status) -> ConversationError {
         | Code::Unauthenticated => ConversationError::Refused(text),
         _ => ConversationError::Lost(text),
     }
+}
+
+fn ended() -> ConversationError {
+    ConversationError::Lost("the cloud ended the training stream".into())
 }
 
 fn silent(address: &str, patience: Duration) -> ConversationError {

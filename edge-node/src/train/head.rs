@@ -1,13 +1,14 @@
 //! The edge's half in training: stages `0..split`, after a known number of steps.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, TrainingRun, WeightsId},
     codec::Codec,
     compute::ComputePool,
     config::Config,
-    model::{HeadPass, Segment, Side},
+    model::{ForwardPass, Segment, Side, Update},
+    privacy::{NoiseKey, Shield},
     wire::{self, NamedTensors, v1},
 };
 
@@ -20,15 +21,35 @@ pub struct Head {
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
     pool: ComputePool,
+    shields: Option<Arc<Shields>>,
     /// Taken by the compute thread while it works.
     segment: Option<Segment>,
     live: u64,
 }
 
+/// What is done to activations before they are sent: those of steps, and those of validations, which come
+/// at steps' numbers too.
+struct Shields {
+    training: Shield,
+    validation: Shield,
+}
+
 /// What goes to the cloud, and what is needed when the gradient comes back.
 pub struct Forward {
     pub activation: Vec<v1::Tensor>,
-    pub pass: Option<HeadPass>,
+    pub pass: Option<ForwardPass>,
+    /// Begin of the pass, its end, and the end of encoding.
+    pub times: [Instant; 3],
+}
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// No update follows. `first` is the place of the first sample among all that are evaluated.
+    Evaluate { first: usize },
+    /// A micro-batch of the next step, its first sample, and its share of the loss. With the sample at 0 a
+    /// step begins: what was prepared before is forgotten.
+    Prepare { first: usize, share: f64 },
 }
 
 impl Head {
@@ -43,8 +64,10 @@ impl Head {
             side: Side::Edge,
             range: 0..config.split_point,
         };
+        let shields = Shields::of(&half)?.map(Arc::new);
         let mut head = Self {
             half,
+            shields,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
             pool: ComputePool::new(1, QUEUE),
@@ -95,20 +118,42 @@ impl Head {
         self.half.library.store()
     }
 
-    /// The forward pass of a batch; `learn` keeps what the backward pass needs.
-    pub async fn forward(&mut self, inputs: NamedTensors, learn: bool) -> Result<Forward, String> {
-        let segment = self.take()?;
-        let codec = self.activation_codec;
+    /// The forward pass of a batch.
+    pub async fn forward(
+        &mut self,
+        inputs: NamedTensors,
+        purpose: Purpose,
+    ) -> Result<Forward, String> {
+        let mut segment = self.take()?;
+        let (codec, live) = (self.activation_codec, self.live);
+        let shields = self.shields.clone();
         let job = move || {
-            let outcome = match learn {
-                true => {
-                    segment.head_forward(&inputs).map(|(activation, pass)| (activation, Some(pass)))
+            let begin = Instant::now();
+            let outcome = match purpose {
+                Purpose::Evaluate { first } => segment.infer(&inputs).and_then(|activation| {
+                    let sent = match &shields {
+                        Some(shields) => shields.validation.apply_host(activation, live, first)?,
+                        None => activation,
+                    };
+                    Ok((sent, None))
+                }),
+                Purpose::Prepare { first, share } => {
+                    if first == 0 {
+                        segment.forget();
+                    }
+                    let sent =
+                        segment.forward_protected(&inputs, false, |input, output| match &shields {
+                            Some(s) => s.training.protect(input, output, live + 1, first, share),
+                            None => (output, None),
+                        });
+                    sent.map(|(activation, pass)| (activation, Some(pass)))
                 }
-                false => segment.infer(&inputs).map(|activation| (activation, None)),
             };
+            let computed = Instant::now();
             let outcome = outcome.map(|(activation, pass)| Forward {
                 activation: wire::encode(activation, codec),
                 pass: pass.filter(|_| segment.has_parameters()),
+                times: [begin, computed, Instant::now()],
             });
             (segment, outcome)
         };
@@ -117,39 +162,80 @@ impl Head {
         outcome.map_err(|e| e.to_string())
     }
 
-    /// The backward pass and the optimiser's step: this side's commit of the next step.
+    /// The backward pass of a micro-batch; gives its begin, the end of decoding, and its end.
     pub async fn backward(
         &mut self,
-        pass: Option<HeadPass>,
+        pass: ForwardPass,
         gradient: Vec<v1::Tensor>,
-    ) -> Result<(), String> {
-        if let Some(pass) = pass {
-            let gradient = wire::decode(gradient, self.gradient_codec)
-                .map_err(|e| format!("the cloud's gradient: {e}"))?;
-            let mut segment = self.take()?;
-            let optimizer = self.half.training.optimizer.clone();
-            let job = move || {
-                let outcome = segment.head_backward(pass, &gradient, &optimizer);
-                (segment, outcome)
-            };
-            let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-            self.segment = Some(segment);
-            outcome.map_err(|e| format!("the cloud's gradient: {e}"))?;
-        }
+    ) -> Result<[Instant; 3], String> {
+        let mut segment = self.take()?;
+        let codec = self.gradient_codec;
+        let job = move || {
+            let begin = Instant::now();
+            let decoded = wire::decode(gradient, codec).map_err(|e| e.to_string());
+            let at = Instant::now();
+            let outcome = decoded.and_then(|gradient| {
+                segment.backward(pass, &gradient).map_err(|e| e.to_string())?;
+                Ok([begin, at, Instant::now()])
+            });
+            (segment, outcome)
+        };
+        let (segment, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.segment = Some(segment);
+        outcome.map_err(|e| format!("the cloud's gradient: {e}"))
+    }
+
+    /// Sum of the squares of the gradients of the step that is prepared.
+    pub async fn gradient_square(&mut self) -> Result<f64, String> {
+        let segment = self.take()?;
+        let job = move || {
+            let square = segment.gradient_square();
+            (segment, square)
+        };
+        let (segment, square) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.segment = Some(segment);
+        Ok(square)
+    }
+
+    /// Applies the step that is prepared.
+    pub async fn commit(&mut self, update: Update) -> Result<(), String> {
+        let mut segment = self.take()?;
+        let optimizer = self.half.training.optimizer.clone();
+        let job = move || {
+            segment.commit(&optimizer, update);
+            segment
+        };
+        self.segment = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
         self.live += 1;
         Ok(())
     }
 
-    /// Writes this half of the step it is at, and drops the oldest over `keep`.
-    pub async fn checkpoint(&self, keep: usize) -> Result<(), String> {
+    /// Writes this half of the step it is at.
+    pub async fn checkpoint(&self) -> Result<(), String> {
         let segment = self.segment.as_ref().ok_or("a step failed")?;
         let state = segment.state().map_err(|e| e.to_string())?;
         let (half, step) = (self.half.clone(), self.live);
-        let written = tokio::task::spawn_blocking(move || half.write(step, &state, keep));
+        let written = tokio::task::spawn_blocking(move || half.write(step, &state));
         written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
+    /// Removes the checkpoints that neither side needs, `of_cloud` being those on the cloud's disk.
+    pub fn retain(&self, keep: usize, of_cloud: &BTreeSet<u64>) -> Result<(), String> {
+        self.store().retain(&self.half.id, keep, of_cloud).map_err(|e| e.to_string())
     }
 
     fn take(&mut self) -> Result<Segment, String> {
         self.segment.take().ok_or_else(|| "an earlier step failed on this node".into())
+    }
+}
+
+impl Shields {
+    /// As the run's privacy asks for, with the key of the run's folder.
+    fn of(half: &TrainingRun) -> Result<Option<Self>, String> {
+        let Some(spec) = &half.training.privacy else { return Ok(None) };
+        let path = half.library.store().run_dir(&half.id).join("noise.key");
+        let key = NoiseKey::load_or_create(&path).map_err(|e| e.to_string())?;
+        let validation = Shield::new(spec, key.derive("validation"));
+        Ok(Some(Self { training: Shield::new(spec, key), validation }))
     }
 }

@@ -40,11 +40,27 @@ pub enum Line {
         link_ms: f64,
         tail_ms: f64,
         step_ms: f64,
+        /// See [`super::overlap`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overlap: Option<f64>,
+        /// Parts that the step was cut into.
+        #[serde(default = "one")]
+        micro_batches: u32,
+        /// Of the update; 0 in files from before it was written.
+        #[serde(default)]
+        learning_rate: f64,
+        /// Norm of the whole model's gradient before it was clipped, if it was computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gradient_norm: Option<f64>,
         /// Bytes over the link since training began.
         uplink_bytes: u64,
         downlink_bytes: u64,
     },
     Validation(Validated),
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Line {
@@ -60,13 +76,15 @@ pub struct Metrics {
     file: File,
     /// Every epoch that was validated.
     validated: Vec<Validated>,
+    /// Of the last step.
+    micro_batches: Option<u32>,
 }
 
 impl Metrics {
     pub fn open(dir: &Path, step: u64) -> Result<Self, String> {
         let path = dir.join("metrics.jsonl");
         let file = append(&path)?;
-        let mut metrics = Self { path, file, validated: Vec::new() };
+        let mut metrics = Self { path, file, validated: Vec::new(), micro_batches: None };
         metrics.rewind(step)?;
         Ok(metrics)
     }
@@ -92,6 +110,11 @@ impl Metrics {
         &self.validated
     }
 
+    /// Parts that the last step was cut into; none before the first.
+    pub fn micro_batches(&self) -> Option<u32> {
+        self.micro_batches
+    }
+
     /// Drops the lines of steps after `step`.
     pub fn rewind(&mut self, step: u64) -> Result<(), String> {
         let text = fs::read_to_string(&self.path).map_err(|e| self.explain(e))?;
@@ -99,11 +122,13 @@ impl Metrics {
         let kept: Vec<Line> = lines.filter(|l| l.step() <= step).collect();
         let mut bytes = Vec::with_capacity(text.len());
         self.validated.clear();
+        self.micro_batches = None;
         for line in &kept {
             bytes.extend(serde_json::to_vec(line).expect("plain data"));
             bytes.push(b'\n');
-            if let Line::Validation(validated) = line {
-                self.validated.push(*validated);
+            match line {
+                Line::Validation(validated) => self.validated.push(*validated),
+                Line::Step { micro_batches, .. } => self.micro_batches = Some(*micro_batches),
             }
         }
         if bytes != text.as_bytes() {

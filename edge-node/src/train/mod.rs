@@ -3,22 +3,27 @@
 //! ```text
 //!   edge                                     cloud
 //!   head forward ── activation, labels ───▶  tail forward, loss
-//!   head backward ◀── cut-layer gradient ──  tail backward, step
-//!   step
+//!   head backward ◀── cut-layer gradient ──  tail backward
+//!   commit ───────── commit ──────────────▶  commit
 //! ```
 //!
 //! [`Trainer`] is the run: it opens a [`conversation`] with the cloud, takes steps, validates after
 //! each epoch, writes checkpoints, and after a broken connection opens another conversation and
 //! goes on from the newest state that both sides hold. [`head`] is this side's half of the model,
-//! [`run_dir`] its folder, [`progress`] what the user sees. Which samples make up step `n` is a
+//! [`run_dir`] its folder, [`progress`] what the user sees, [`timeline`] when each part of a step ran.
+//! [`pipeline`] takes one step through both halves, in micro-batches. Which samples make up step `n` is a
 //! function of `n` alone, so a step that is taken again is the same step.
 
 mod conversation;
+mod depth;
 mod head;
 mod metrics;
+mod micro_batch;
+mod pipeline;
 mod progress;
 mod run_dir;
 mod score;
+mod timeline;
 mod trainer;
 
 use cleave_shared::{config::Config, data::Part, link::Link};
@@ -28,6 +33,7 @@ pub use self::{
     metrics::Validated,
     run_dir::{PreparedData, RunRecord, data_folder, new_run_id, newest_run},
     score::{Score, Tally},
+    timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},
     trainer::Outcome,
 };
 use crate::{cloud::CloudClient, deploy::Pointer, stack};

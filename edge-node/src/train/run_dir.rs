@@ -9,10 +9,10 @@ use std::{
 
 use cleave_shared::{
     checkpoint::{RunStore, check_run_id, write_atomic},
-    config::Config,
+    config::{Config, MicroBatches},
     data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
-    session::TrainingSpec,
+    session::{Schedule, TrainingSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,9 +67,21 @@ pub struct RunRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PreparedData>,
     pub batch_size: usize,
+    /// They change the order in which gradients are added up, and what BatchNorm sees at a time.
+    #[serde(default = "one_after_the_other")]
+    pub micro_batches: MicroBatches,
     pub training: TrainingSpec,
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// If the schedule depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
     pub activation_codec: String,
     pub gradient_codec: String,
+}
+
+fn one_after_the_other() -> MicroBatches {
+    MicroBatches::Fixed(1)
 }
 
 impl RunRecord {
@@ -81,6 +93,9 @@ impl RunRecord {
             data: config.data.clone(),
             prepared,
             batch_size: config.train.batch_size,
+            micro_batches: config.train.micro_batches,
+            schedule: config.train.schedule,
+            epochs: config.train.schedule.depends_on_total().then_some(config.train.epochs),
             training: config.train.spec(),
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
@@ -103,6 +118,10 @@ impl RunRecord {
         config.train.batch_size = self.batch_size;
         config.train.loss = self.training.loss;
         config.train.optimizer = self.training.optimizer.clone();
+        config.train.clip_norm = self.training.clip_norm;
+        config.train.privacy = self.training.privacy.clone();
+        config.train.micro_batches = self.micro_batches;
+        config.train.schedule = self.schedule;
         config.codec.activation = self.activation_codec.clone();
         config.codec.gradient = self.gradient_codec.clone();
         config

@@ -3,18 +3,25 @@
 use std::time::{Duration, Instant};
 
 use cleave_shared::{
-    config::Config,
+    checkpoint::write_atomic,
+    config::{Config, MicroBatches},
     data::{Batch, BatchPlan, Feed, Part, Split},
     link::Link,
+    model::Update,
+    session::clip_scale,
     wire::{self, v1},
 };
 
 use super::{
-    ConversationError, Observer, RunDir, Score, Tally, Validated, Verdict,
+    ConversationError, Observer, RunDir, Score, Tally, Timeline, Validated, Verdict,
     conversation::Conversation,
-    head::Head,
+    depth,
+    head::{Head, Purpose},
     metrics::{Line, Metrics},
+    micro_batch::cut,
+    pipeline::{Pipeline, Summary},
     progress::Progress,
+    timeline::{Lane, Span},
 };
 use crate::cloud::CloudClient;
 
@@ -45,11 +52,16 @@ pub struct Trainer<'a> {
     validation: Vec<usize>,
     head: Head,
     metrics: Metrics,
+    timeline: Timeline,
     progress: Progress,
     dir: RunDir,
     client: CloudClient,
     link: Link,
     total: u64,
+    /// Parts of a step; none until they are chosen.
+    micro_batches: Option<u32>,
+    /// How the newest step was committed, for a cloud that did not hear of it.
+    committed: Option<v1::TrainCommit>,
     observer: Option<Observer>,
     stopped: bool,
 }
@@ -69,7 +81,13 @@ impl<'a> Trainer<'a> {
             .map_err(|e| e.to_string())?;
         let head = Head::new(config, dir.store.clone(), &dir.id)?;
         let metrics = Metrics::open(&dir.path, head.live())?;
+        let timeline = Timeline::open(&dir.path, head.live())?;
         let total = plan.steps_per_epoch() * config.train.epochs;
+        let micro_batches = match config.train.micro_batches {
+            MicroBatches::Fixed(n) => Some(n),
+            // What a run that is resumed has chosen before.
+            MicroBatches::Auto => metrics.micro_batches(),
+        };
         let progress = Progress::new(&dir.id, head.live(), total, observer.is_some());
         let validation = split.indices(Part::Validation).to_vec();
         Ok(Self {
@@ -79,11 +97,14 @@ impl<'a> Trainer<'a> {
             validation,
             head,
             metrics,
+            timeline,
             progress,
             dir,
             client,
             link,
             total,
+            micro_batches,
+            committed: None,
             observer,
             stopped: false,
         })
@@ -138,8 +159,10 @@ impl<'a> Trainer<'a> {
             self.progress.say(&format!("at step {live}, going back to step {resume}"));
             self.head.rewind(resume).map_err(ConversationError::Local)?;
             self.metrics.rewind(resume).map_err(ConversationError::Local)?;
+            self.timeline.rewind(resume).map_err(ConversationError::Local)?;
             self.progress.rewind(resume);
         }
+        self.timeline.forget_open();
         self.observe_again();
         self.validate_if_due(&mut cloud).await?;
         while self.head.live() < self.total && !self.stopped {
@@ -181,48 +204,103 @@ impl<'a> Trainer<'a> {
             training: config.train.spec().canonical(),
             live_step: self.head.live(),
             checkpoints: self.head.checkpoints(),
+            commit: self.committed.filter(|commit| commit.id == self.head.live()),
         }
     }
 
+    /// Prepares the next step and commits it, here first: the cloud hears of it with the next message.
     async fn step(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
-        let begin = Instant::now();
         let id = self.head.live() + 1;
-        let Batch { inputs, labels } = self.feed.batch(&self.plan.batch(id));
-        let want_gradient = self.head.wants_gradient();
-        let forward = self.head.forward(inputs, true).await.map_err(ConversationError::Local)?;
-        let forward_ms = ms(begin);
-        let sent = Instant::now();
+        let parts = self.parts(cloud, id).await?;
+        let begin = Instant::now();
+        let micro_batches = cut(&self.feed, &self.plan.batch(id), parts);
+        let micro_batches = micro_batches.map_err(ConversationError::Local)?;
         let mut tally = self.tally();
-        let sent_labels = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
-        let step = v1::TrainStep {
-            id,
-            activation: forward.activation,
-            labels: sent_labels,
-            want_gradient,
-        };
-        let stepped = cloud.step(step).await?;
-        let away_ms = ms(sent);
-        let back = Instant::now();
-        let committed = self.head.backward(forward.pass, stepped.gradient).await;
-        committed.map_err(ConversationError::Local)?;
-        let added = tally.add(&labels, stepped.loss, stepped.correct);
-        added.map_err(ConversationError::Local)?;
+        let summary = self.pipeline(cloud).prepare(id, &micro_batches, &mut tally).await?;
+        let (update, norm) = self.update(id, &summary).await.map_err(ConversationError::Local)?;
+        let updating = Instant::now();
+        self.head.commit(update).await.map_err(ConversationError::Local)?;
+        let clock = self.timeline.clock();
+        let (start_ms, end_ms) = (clock.ms(updating), clock.now_ms());
+        self.timeline.add(Span { step: id, micro_batch: 0, lane: Lane::Update, start_ms, end_ms });
+        let Update { learning_rate, scale } = update;
+        let commit = v1::TrainCommit { id, learning_rate, scale };
+        self.committed = Some(commit);
+        cloud.commit(commit).await?;
         let score = Score { perplexity: None, r2: None, ..tally.score() };
+        self.note(id, begin, micro_batches.len() as u32, summary, update, norm, score)
+    }
+
+    fn pipeline<'p>(&'p mut self, cloud: &'p mut Conversation) -> Pipeline<'p> {
+        Pipeline {
+            config: self.config,
+            client: &self.client,
+            head: &mut self.head,
+            cloud,
+            timeline: &mut self.timeline,
+        }
+    }
+
+    /// How many micro-batches a step has; the first time it may have to be measured.
+    async fn parts(&mut self, cloud: &mut Conversation, id: u64) -> Result<u32, ConversationError> {
+        if let Some(parts) = self.micro_batches {
+            return Ok(parts);
+        }
+        let indices = self.plan.batch(id);
+        let (feed, mut tally) = (self.feed.clone(), self.tally());
+        let mut pipeline = self.pipeline(cloud);
+        let measured = depth::measure(&mut pipeline, id, &feed, &indices, &mut tally).await?;
+        self.timeline.forget_open();
+        self.progress.say(&measured.to_string());
+        self.micro_batches = Some(measured.best());
+        Ok(measured.best())
+    }
+
+    /// How a prepared step is applied, and the norm of its gradient if the run clips it.
+    async fn update(
+        &mut self,
+        id: u64,
+        summary: &Summary,
+    ) -> Result<(Update, Option<f64>), String> {
+        let train = &self.config.train;
+        let rate = train.optimizer.learning_rate() * train.schedule.factor(id, self.total);
+        let Some(most) = train.clip_norm else { return Ok((Update::at(rate), None)) };
+        let square = summary.cloud_square + self.head.gradient_square().await?;
+        let update = Update { learning_rate: rate, scale: clip_scale(square, Some(most)) };
+        Ok((update, Some(square.sqrt())))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a line of the metrics has")]
+    fn note(
+        &mut self,
+        id: u64,
+        begin: Instant,
+        micro_batches: u32,
+        summary: Summary,
+        update: Update,
+        gradient_norm: Option<f64>,
+        score: Score,
+    ) -> Result<(), ConversationError> {
         let bytes = self.link.counters();
+        let loss = summary.loss as f32;
         let line = Line::Step {
             step: id,
             epoch: self.plan.epoch_of(id),
-            loss: stepped.loss,
+            loss,
             score,
-            head_ms: forward_ms + ms(back),
-            link_ms: (away_ms - stepped.tail_ms).max(0.0),
-            tail_ms: stepped.tail_ms,
+            head_ms: summary.head_ms,
+            link_ms: summary.link_ms,
+            tail_ms: summary.tail_ms,
             step_ms: ms(begin),
+            overlap: self.timeline.end(id).map_err(ConversationError::Local)?,
+            micro_batches,
+            learning_rate: update.learning_rate,
+            gradient_norm,
             uplink_bytes: bytes.uplink.accepted_bytes,
             downlink_bytes: bytes.downlink.delivered_bytes,
         };
         self.metrics.write(&line).map_err(ConversationError::Local)?;
-        self.progress.step(id, stepped.loss, score, bytes);
+        self.progress.step(id, loss, score, bytes);
         Ok(())
     }
 
@@ -235,10 +313,11 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let mut tally = self.tally();
-        for indices in self.validation.chunks(VALIDATION_BATCH) {
+        for (i, indices) in self.validation.chunks(VALIDATION_BATCH).enumerate() {
             let Batch { inputs, labels } = self.feed.batch(indices);
-            let forward =
-                self.head.forward(inputs, false).await.map_err(ConversationError::Local)?;
+            let purpose = Purpose::Evaluate { first: i * VALIDATION_BATCH };
+            let forward = self.head.forward(inputs, purpose).await;
+            let forward = forward.map_err(ConversationError::Local)?;
             let sent = Some(wire::encode_labels(labels.clone(), self.config.activation_codec()));
             let batch = v1::TrainEvaluate { activation: forward.activation, labels: sent };
             let done = cloud.evaluate(batch).await?;
@@ -249,15 +328,43 @@ impl<'a> Trainer<'a> {
         let written = self.metrics.write(&Line::Validation(validated));
         written.map_err(ConversationError::Local)?;
         self.progress.epoch(self.config.train.epochs, &validated);
+        self.account(epoch).map_err(ConversationError::Local)?;
         self.observe(&validated);
         Ok(())
     }
 
-    /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it.
+    /// Says what the noise is worth after this many epochs, each of which sent each sample once, and
+    /// keeps it as `privacy.json` in the run's folder.
+    fn account(&self, epoch: u64) -> Result<(), String> {
+        let Some(privacy) = &self.config.train.privacy else { return Ok(()) };
+        let Some(epsilon) = privacy.epsilon(epoch) else { return Ok(()) };
+        let delta = privacy.delta();
+        self.progress
+            .say(&format!("privacy of a sample's activations: ε {epsilon:.2} at δ {delta:e}"));
+        let spent = serde_json::json!({ "epochs": epoch, "epsilon": epsilon, "delta": delta });
+        let bytes = serde_json::to_vec_pretty(&spent).expect("plain data");
+        write_atomic(&self.dir.path.join("privacy.json"), &bytes).map_err(|e| e.to_string())
+    }
+
+    /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it. A disk that
+    /// does not take it costs a warning, since older checkpoints are kept, but a run cannot end so.
     async fn checkpoint(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
-        cloud.checkpoint(self.head.live()).await?;
-        let keep = self.config.train.keep_checkpoints;
-        self.head.checkpoint(keep).await.map_err(ConversationError::Local)
+        let step = self.head.live();
+        let answer = cloud.checkpoint(step, self.head.checkpoints()).await?;
+        let written = match answer.problem {
+            problem if !problem.is_empty() => Err(format!("the cloud: {problem}")),
+            _ => self.head.checkpoint().await.and_then(|()| {
+                let of_cloud = answer.held.into_iter().collect();
+                self.head.retain(self.config.train.keep_checkpoints, &of_cloud)
+            }),
+        };
+        let Err(problem) = written else { return Ok(()) };
+        let text = format!("checkpoint of step {step} was not written: {problem}");
+        if step == self.total || self.stopped {
+            return Err(ConversationError::Local(text));
+        }
+        self.progress.say(&format!("{text}; the run goes on, and tries again at the next one"));
+        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ async fn a_peer_of_another_version_or_model_is_told_what_differs() {
     let bad = v1::Agreement { protocol_version: 9, ..agreement(&config) };
     let status = client.bind(v1::BindRequest { agreement: Some(bad) }).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("protocol version: edge has 9, cloud has 1"), "{status}");
+    assert!(status.message().contains("protocol version: edge has 9, cloud has 2"), "{status}");
 
     let other = Config::default();
     let status = client.infer(infer(&other, vec![1, 1, 8, 8])).await.unwrap_err();
@@ -98,15 +98,21 @@ async fn a_training_stream_that_makes_no_sense_is_refused() {
         })
     };
     let sgd = r#"{"loss":"mse","optimizer":{"kind":"sgd","learning_rate":0.1,"momentum":0.0}}"#;
-    let checkpoint = Kind::Checkpoint(v1::TrainCheckpoint { id: 5 });
+    let checkpoint = Kind::Checkpoint(v1::TrainCheckpoint { id: 5, held: Vec::new() });
+    let commit =
+        |id, learning_rate| Kind::Commit(v1::TrainCommit { id, learning_rate, scale: 1.0 });
     for (messages, code, text) in [
         (vec![checkpoint.clone()], Code::InvalidArgument, "is not `open`"),
         (vec![open("../x", sgd)], Code::InvalidArgument, "is not a run id"),
         (vec![open("a", "{}")], Code::InvalidArgument, "training spec"),
-        (vec![open("a", sgd), checkpoint], Code::FailedPrecondition, "the run is at step 0"),
+        (vec![open("a", sgd), checkpoint], Code::Aborted, "the run is at step 0"),
+        (vec![open("a", sgd), commit(2, 0.1)], Code::Aborted, "the cloud expects step 1"),
+        (vec![open("a", sgd), commit(1, 0.1)], Code::Aborted, "0 of its micro-batches came"),
+        (vec![open("a", sgd), commit(1, f64::NAN)], Code::InvalidArgument, "learning rate NaN"),
         (vec![open("a", sgd), open("a", sgd)], Code::InvalidArgument, "open already"),
     ] {
-        let messages = messages.into_iter().map(|kind| v1::TrainRequest { kind: Some(kind) });
+        let messages = messages.into_iter().zip(1..);
+        let messages = messages.map(|(kind, number)| v1::TrainRequest { number, kind: Some(kind) });
         let stream = tokio_stream::iter(messages.collect::<Vec<_>>());
         let status = match client.train(stream).await {
             Err(status) => status,

@@ -2,10 +2,12 @@
 //!
 //! `nodes` starts and stops them. They are one test binary, so that it is linked once.
 
+mod chaos;
 mod clients;
 mod cloud_protocol;
 mod command_line;
 mod encoder;
+mod faulty_link;
 mod generation;
 mod inference;
 mod inspect;

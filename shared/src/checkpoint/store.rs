@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     model::StageState,
+    session::outdated,
     tensor::{DType, HostTensor},
     wire::NamedTensors,
 };
@@ -217,12 +218,17 @@ impl RunStore {
         fs::read_to_string(self.run_dir(run).join(PINNED)).ok()?.trim().parse().ok()
     }
 
-    /// Keeps the newest `keep` checkpoints of a run, and the pinned one.
-    pub fn retain(&self, run: &str, keep: usize) -> Result<(), CheckpointError> {
+    /// Keeps the newest `keep` checkpoints of a run that the peer holds too, all newer ones, and the
+    /// pinned one.
+    pub fn retain(
+        &self,
+        run: &str,
+        keep: usize,
+        peer: &BTreeSet<u64>,
+    ) -> Result<(), CheckpointError> {
         let mut steps = self.steps(run);
         self.pinned(run).map(|step| steps.remove(&step));
-        let old = steps.len().saturating_sub(keep);
-        steps.into_iter().take(old).try_for_each(|step| self.remove(run, step))
+        outdated(&steps, peer, keep).into_iter().try_for_each(|step| self.remove(run, step))
     }
 
     /// Drops checkpoints after `step`: the run went back and will write them again.
@@ -384,7 +390,9 @@ mod tests {
         for step in [10, 20, 30] {
             store.write("a", step, &[state("conv1", step as f32), state("fc1", 0.5)]).unwrap();
         }
-        store.retain("a", 2).unwrap();
+        store.retain("a", 2, &[10].into()).unwrap();
+        assert_eq!(store.steps("a"), [10, 20, 30].into());
+        store.retain("a", 2, &store.steps("a")).unwrap();
         assert_eq!(store.steps("a"), [20, 30].into());
         let files = store.read("a", 20, "conv1").unwrap();
         assert_eq!(files.weights, state("conv1", 20.0).weights);
@@ -401,11 +409,11 @@ mod tests {
         write(10);
         store.pin("a", 10).unwrap();
         [20, 30, 40].into_iter().for_each(write);
-        store.retain("a", 2).unwrap();
+        store.retain("a", 2, &store.steps("a")).unwrap();
         assert_eq!(store.steps("a"), [10, 30, 40].into());
         store.pin("a", 40).unwrap();
         store.drop_after("a", 20).unwrap();
-        store.retain("a", 2).unwrap();
+        store.retain("a", 2, &store.steps("a")).unwrap();
         assert_eq!(store.steps("a"), [10, 40].into());
     }
 

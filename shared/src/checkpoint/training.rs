@@ -73,21 +73,15 @@ impl TrainingRun {
         Ok(Segment::build_adapted(spec, range, base, here, factors)?)
     }
 
-    /// Writes this half of `step`, and removes the oldest over `keep`.
-    pub fn write(
-        &self,
-        step: u64,
-        state: &[StageState],
-        keep: usize,
-    ) -> Result<(), CheckpointError> {
+    /// Writes this half of `step`.
+    pub fn write(&self, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
         let store = self.library.store();
         match &self.training.lora {
-            None => store.write(&self.id, step, state)?,
+            None => store.write(&self.id, step, state),
             Some(lora) => {
                 let base = AdapterBase { weights: self.start.to_string(), scale: lora.scale() };
-                store.write_adapters(&self.id, step, state, base)?;
+                store.write_adapters(&self.id, step, state, base)
             }
         }
-        store.retain(&self.id, keep)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Config;
+use super::{Config, MicroBatches};
 use crate::{codec, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
@@ -66,7 +66,12 @@ impl Config {
         let train = &self.train;
         range("train.epochs", train.epochs, 1..=1_000_000)?;
         range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
+        if let MicroBatches::Fixed(n) = train.micro_batches {
+            range("train.micro_batches", u64::from(n), 1..=4096)?;
+        }
         train.optimizer.check().map_err(|problem| ("train.optimizer".into(), problem))?;
+        let schedule = train.schedule.check();
+        schedule.map_err(|(key, problem)| (format!("train.schedule.{key}"), problem))?;
         let extras = train.spec().check_extras();
         extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
         self.check_privacy()?;
@@ -79,14 +84,17 @@ impl Config {
 
     fn check_privacy(&self) -> Result<(), Refusal> {
         let Some(privacy) = &self.train.privacy else { return Ok(()) };
-        let refusal = |problem: String| ("train.privacy".into(), problem);
-        privacy.check().map_err(refusal)?;
         let numeric = self.model.inputs().iter().any(|port| port.dtype == DType::F32);
         if privacy.nopeek_alpha.is_some() && !numeric {
             let family = self.model.family_name();
-            let problem =
-                format!("nopeek_alpha: the inputs of a {family} are no numbers: leave it out");
-            return Err(refusal(problem));
+            let problem = format!("the inputs of a {family} are no numbers: leave it out");
+            return Err(("train.privacy.nopeek_alpha".into(), problem));
+        }
+        // It sends the first step in several cuts. With running statistics the same sample is another
+        // activation in each, under the same noise, which their difference would be free of.
+        if privacy.noise_multiplier.is_some() && self.train.micro_batches == MicroBatches::Auto {
+            let problem = "\"auto\" sends a step several times: with noise give a number";
+            return Err(("train.micro_batches".into(), problem.into()));
         }
         Ok(())
     }

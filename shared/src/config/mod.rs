@@ -8,6 +8,7 @@ mod agreement;
 mod args;
 mod check;
 mod load;
+mod train;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -16,14 +17,13 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     args::ConfigArgs,
     load::{ConfigError, Overrides, PROFILES, load},
+    train::{MicroBatches, TrainConfig},
 };
 use crate::{
     codec,
     data::DataSpec,
     link::Profile,
-    model::{LenetSpec, LoraSpec, LossKind, ModelSpec, OptimizerSpec, WeightFormat, named},
-    privacy::PrivacySpec,
-    session::TrainingSpec,
+    model::{LenetSpec, ModelSpec, WeightFormat, named},
     telemetry::LogFormat,
     text::Tokenizer,
 };
@@ -149,29 +149,6 @@ pub struct EdgeConfig {
     pub deadline_ms: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainConfig {
-    pub epochs: u64,
-    pub batch_size: usize,
-    pub loss: LossKind,
-    pub optimizer: OptimizerSpec,
-    /// Trains LoRA adapters only; none: all weights.
-    pub lora: Option<LoraSpec>,
-    /// What is done to activations before they are sent; none: nothing.
-    pub privacy: Option<PrivacySpec>,
-    /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
-    pub sparsity: f64,
-    /// Steps between two checkpoints.
-    pub checkpoint_every: u64,
-    /// Checkpoints kept by each node.
-    pub keep_checkpoints: usize,
-    /// How long one step may take before the connection counts as lost, s.
-    pub step_timeout_s: u64,
-    /// How long to try to reach a lost cloud before giving up, s.
-    pub reconnect_timeout_s: u64,
-}
-
 /// How `edge-node prepare` treats the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -191,14 +168,6 @@ pub struct RunsConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     pub format: LogFormat,
-}
-
-impl TrainConfig {
-    /// What both halves must do alike.
-    pub fn spec(&self) -> TrainingSpec {
-        let Self { loss, optimizer, lora, sparsity, .. } = self.clone();
-        TrainingSpec { loss, optimizer, lora, sparsity }
-    }
 }
 
 impl Config {
@@ -291,29 +260,6 @@ impl Default for EdgeConfig {
             max_cache_bytes: 1 << 30,
             session_idle_s: 60,
             deadline_ms: 5_000,
-        }
-    }
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 40,
-            batch_size: 32,
-            loss: LossKind::CrossEntropy,
-            optimizer: OptimizerSpec::Adam {
-                learning_rate: 0.001,
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-            },
-            lora: None,
-            privacy: None,
-            sparsity: 0.0,
-            checkpoint_every: 100,
-            keep_checkpoints: 3,
-            step_timeout_s: 10,
-            reconnect_timeout_s: 60,
         }
     }
 }

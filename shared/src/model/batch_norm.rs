@@ -65,9 +65,10 @@ impl BatchNorm2d {
         // The output is normalised by the batch's variance itself, the running estimate is of the
         // population's.
         let variance = variance * (count as f64 / (count - 1) as f64);
-        let moved = |old: &Param<Tensor<1>>, new| old.val() * (1.0 - MOMENTUM) + new * MOMENTUM;
-        pass.update(self.running_mean.id, moved(&self.running_mean, mean));
-        pass.update(self.running_var.id, moved(&self.running_var, variance));
+        for (running, new) in [(&self.running_mean, mean), (&self.running_var, variance)] {
+            let moved = pass.pending(running) * (1.0 - MOMENTUM) + new * MOMENTUM;
+            pass.update(running.id, moved);
+        }
         Ok(output)
     }
 

@@ -15,6 +15,7 @@ mod conv;
 mod decoder;
 mod filters;
 mod gpt2;
+mod gradients;
 mod inspect;
 mod lenet;
 mod linear;
@@ -40,6 +41,7 @@ mod segment;
 mod sparsity;
 mod spec;
 mod stage;
+mod training;
 mod vgg;
 mod weights;
 
@@ -50,6 +52,7 @@ pub use self::{
     decoder::RopeScaling,
     filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     gpt2::Gpt2Spec,
+    gradients::Update,
     inspect::{CutInfo, Inspection, StageInfo, TensorInfo},
     lenet::LenetSpec,
     linear_regression::LinearRegressionSpec,
@@ -67,10 +70,11 @@ pub use self::{
     recurrent::Cell,
     resnet::{ResnetBlock, ResnetSpec},
     rnn::{RnnSpec, SequenceTask},
-    segment::{HeadPass, Segment, SegmentCache, StageState, TailStep},
+    segment::{Segment, SegmentCache, StageState},
     sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},
+    training::{ForwardPass, LossPass},
     vgg::VggSpec,
     weights::{FileWeights, LoadedWeights, SeededWeights, WeightFile, WeightFileError, Weights},
 };

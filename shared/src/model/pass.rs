@@ -1,6 +1,11 @@
 //! What a forward pass is beside its input: training or not, and what it leaves behind.
 
-use burn::{module::ParamId, tensor::Tensor};
+use std::collections::HashMap;
+
+use burn::{
+    module::{Param, ParamId},
+    tensor::Tensor,
+};
 
 use super::Value;
 use crate::tensor::DType;
@@ -13,9 +18,10 @@ pub enum Mode {
 }
 
 /// New values of buffers, which take effect when the step is committed and not before: a forward pass
-/// that is repeated after a broken connection must not count twice.
+/// that is repeated after a broken connection must not count twice. Each micro-batch of a step starts
+/// from what the one before it left.
 #[derive(Debug, Default)]
-pub struct BufferUpdates(pub(super) Vec<(ParamId, Tensor<1>)>);
+pub struct BufferUpdates(pub(super) HashMap<ParamId, Tensor<1>>);
 
 /// What a stage keeps between two calls of one generation, such as keys and values of attention.
 #[derive(Debug, Default, Clone)]
@@ -47,8 +53,13 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// What a buffer will be once the step so far is committed.
+    pub fn pending(&self, buffer: &Param<Tensor<1>>) -> Tensor<1> {
+        self.updates.0.get(&buffer.id).cloned().unwrap_or_else(|| buffer.val())
+    }
+
     /// Gives a buffer a new value once the step is committed.
     pub fn update(&mut self, buffer: ParamId, value: Tensor<1>) {
-        self.updates.0.push((buffer, value.detach()));
+        self.updates.0.insert(buffer, value.detach());
     }
 }

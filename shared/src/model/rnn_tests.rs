@@ -235,7 +235,13 @@ fn a_spec_is_written_as_the_configuration_has_it() {
 
 #[test]
 fn a_restored_network_goes_on_bit_for_bit() {
-    let adam = OptimizerSpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let adam = OptimizerSpec::Adam {
+        learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
     for cell in [Cell::Lstm, Cell::Gru] {
         let spec = ModelSpec::Rnn(spec(cell, SequenceTask::Classify));
         let stages = 0..spec.stage_count();

@@ -1,28 +1,22 @@
-//! A contiguous range of stages: the head, the tail, or the whole model.
-//!
-//! Training is the same arithmetic wherever the cut is: the tail's backward pass ends at the
-//! activation it was sent, and the head's begins at the gradient that came back.
+//! A contiguous range of stages: the head, the tail, or the whole model. How it is built and run; how
+//! it learns is in [`super::training`].
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Gradients};
+use burn::tensor::Device;
 
 use super::{
-    Activation, BufferUpdates, LoraSpec, LossKind, Mode, ModelError, ModelSpec, OptimizerSpec,
-    Pass, Stage, StageCache, WeightFormat, Weights,
+    Activation, BufferUpdates, LoraSpec, Mode, ModelError, ModelSpec, OptimizerSpec, Pass, Stage,
+    StageCache, WeightFormat, Weights,
 };
-use crate::{tensor::HostTensor, wire::NamedTensors};
+use crate::wire::NamedTensors;
 
 /// Stages `range` of a model, on one device.
 pub struct Segment {
-    stages: Vec<Box<dyn Stage>>,
-    device: Device,
-}
-
-/// A head's forward pass, kept until the gradient comes back.
-pub struct HeadPass {
-    output: Activation,
-    updates: BufferUpdates,
+    pub(super) stages: Vec<Box<dyn Stage>>,
+    pub(super) device: Device,
+    /// What the forward passes of a step that is not committed do to buffers.
+    pub(super) buffers: BufferUpdates,
 }
 
 /// What a segment keeps while it generates one sequence step by step.
@@ -36,15 +30,6 @@ impl SegmentCache {
     pub fn bytes(&self) -> usize {
         self.stages.iter().map(StageCache::bytes).sum()
     }
-}
-
-/// What one training step of a tail gives.
-pub struct TailStep {
-    pub loss: f32,
-    /// Right answers; see [`super::loss::LossOutput`].
-    pub correct: u64,
-    /// Gradient at the cut; empty if it was not wanted.
-    pub gradient: NamedTensors,
 }
 
 impl Segment {
@@ -71,7 +56,8 @@ impl Segment {
     ) -> Result<Self, ModelError> {
         let plans = spec.stages();
         let stages = plans[range].iter().map(|p| p.build(weights, &device));
-        Ok(Self { stages: stages.collect::<Result<_, _>>()?, device })
+        let (stages, buffers) = (stages.collect::<Result<_, _>>()?, BufferUpdates::default());
+        Ok(Self { stages, device, buffers })
     }
 
     /// Builds stages of `range` to train adapters of them; see [`Segment::adapt`]. A model whose
@@ -108,7 +94,7 @@ impl Segment {
             Ok(stage)
         };
         let stages = plans[range].iter().map(build).collect::<Result<_, ModelError>>()?;
-        Ok(Self { stages, device })
+        Ok(Self { stages, device, buffers: BufferUpdates::default() })
     }
 
     /// Freezes all stages; those layers that are targets of `lora` learn by adapters, whose factors
@@ -155,7 +141,7 @@ impl Segment {
         Ok(self.run(input, Mode::Eval, &mut BufferUpdates::default())?.into_host())
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         input: Activation,
         mode: Mode,
@@ -182,81 +168,6 @@ impl Segment {
             x = stage.forward(x, &mut pass)?;
         }
         Ok(x.into_host())
-    }
-
-    /// Forward pass of a head in training: the smashed data to send, and the pass to finish later.
-    pub fn head_forward(
-        &self,
-        input: &NamedTensors,
-    ) -> Result<(NamedTensors, HeadPass), ModelError> {
-        let mut updates = BufferUpdates::default();
-        let input = Activation::from_host(input, &self.device)?;
-        let output = self.run(input, Mode::Train, &mut updates)?;
-        Ok((output.clone().into_host(), HeadPass { output, updates }))
-    }
-
-    /// Backward pass of a head from the cut-layer gradient, and the optimiser's step.
-    pub fn head_backward(
-        &mut self,
-        pass: HeadPass,
-        gradient: &NamedTensors,
-        optimizer: &OptimizerSpec,
-    ) -> Result<(), ModelError> {
-        let upstream = Activation::from_host(gradient, &self.device)?;
-        let mut grads = pass.output.weighted_sum(upstream)?.backward();
-        self.commit(optimizer, &mut grads, &pass.updates);
-        Ok(())
-    }
-
-    /// Forward, loss, backward and step of a tail.
-    pub fn tail_step(
-        &mut self,
-        activation: &NamedTensors,
-        labels: &HostTensor,
-        loss: LossKind,
-        optimizer: &OptimizerSpec,
-        want_gradient: bool,
-    ) -> Result<TailStep, ModelError> {
-        if !want_gradient && !self.has_parameters() {
-            let problem = "nothing learns on either side of the cut: see train.lora";
-            return Err(ModelError::Gradient(problem.into()));
-        }
-        let input = Activation::from_host(activation, &self.device)?;
-        let input = if want_gradient { input.require_grad() } else { input };
-        let mut updates = BufferUpdates::default();
-        let output = self.run(input.clone(), Mode::Train, &mut updates)?;
-        let output = loss.compute(output, labels, &self.device)?;
-        let value = output.loss.clone().into_scalar::<f32>();
-        let mut grads = output.loss.backward();
-        let gradient =
-            if want_gradient { input.grads(&grads).into_host() } else { NamedTensors::new() };
-        self.commit(optimizer, &mut grads, &updates);
-        Ok(TailStep { loss: value, correct: output.correct, gradient })
-    }
-
-    fn commit(
-        &mut self,
-        optimizer: &OptimizerSpec,
-        grads: &mut Gradients,
-        updates: &BufferUpdates,
-    ) {
-        for stage in &mut self.stages {
-            stage.step(optimizer, grads);
-            stage.commit(updates);
-        }
-    }
-
-    /// Loss and number of right answers, without an update.
-    pub fn tail_evaluate(
-        &self,
-        activation: &NamedTensors,
-        labels: &HostTensor,
-        loss: LossKind,
-    ) -> Result<(f32, u64), ModelError> {
-        let input = Activation::from_host(activation, &self.device)?;
-        let output = self.run(input, Mode::Eval, &mut BufferUpdates::default())?;
-        let output = loss.compute(output, labels, &self.device)?;
-        Ok((output.loss.into_scalar::<f32>(), output.correct))
     }
 
     /// What was learned and the optimiser state of each stage, for a checkpoint.

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
+    optim::{ModuleOptimizer, OptimizerRecord},
     tensor::{Device, Gradients, Tensor},
 };
 
 use super::{
-    Activation, BufferUpdates, LoraSpec, Mode, ModelError, OptimizerSpec, Pass, Value,
+    Activation, BufferUpdates, LoraSpec, Mode, ModelError, OptimizerSpec, Pass, Update, Value,
     WeightFormat, Weights,
+    gradients::BlockGradients,
     lora::{Attach, is_factor},
     params::ParamNames,
     quantize::Quantizer,
@@ -51,10 +52,15 @@ pub trait Stage: Send + Sync {
     ) -> Result<(), ModelError>;
     /// Sets this share of each weight matrix, the smallest, to zero, and keeps it there.
     fn sparsify(&mut self, amount: f64);
-    /// Applies the optimiser to the parameters that `grads` has gradients for.
-    fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients);
-    /// Gives those buffers that are this stage's their new values.
-    fn commit(&mut self, updates: &BufferUpdates);
+    /// Adds the gradients of this stage's parameters to those of the step so far.
+    fn accumulate(&mut self, gradients: &mut Gradients);
+    /// Sum of the squares of the gradients that were added up.
+    fn gradient_square(&self) -> f64;
+    /// Drops the gradients that were added up.
+    fn forget(&mut self);
+    /// Applies the optimiser to the gradients that were added up, and gives those buffers that are this
+    /// stage's their new values.
+    fn commit(&mut self, optimizer: &OptimizerSpec, update: Update, buffers: &BufferUpdates);
     /// Optimiser state as burn serialises it; empty before the first step.
     fn optimizer_state(&self) -> Result<Vec<u8>, ModelError>;
     fn load_optimizer_state(
@@ -69,6 +75,7 @@ pub(super) struct BlockStage<B> {
     block: B,
     names: ParamNames,
     optimizer: Option<ModuleOptimizer>,
+    gradients: BlockGradients,
     /// Only adapters learn, if there are any.
     frozen: bool,
     /// Bytes of the matrices that are quantised.
@@ -83,6 +90,7 @@ impl<B: Block> BlockStage<B> {
             block,
             names,
             optimizer: None,
+            gradients: BlockGradients::default(),
             frozen: false,
             quantized: HashMap::new(),
             masks: Masks::new(),
@@ -168,21 +176,29 @@ impl<B: Block> Stage for BlockStage<B> {
         self.block = self.block.clone().map(&mut ApplyMasks(&self.masks));
     }
 
-    fn step(&mut self, optimizer: &OptimizerSpec, grads: &mut Gradients) {
-        let grads = GradientsParams::from_module(grads, &self.block);
-        if grads.is_empty() {
-            return;
-        }
-        let state = self.optimizer.get_or_insert_with(|| optimizer.init());
-        self.block = state.step(optimizer.learning_rate(), self.block.clone(), grads);
-        if !self.masks.is_empty() {
-            self.block = self.block.clone().map(&mut ApplyMasks(&self.masks));
-        }
+    fn accumulate(&mut self, gradients: &mut Gradients) {
+        self.gradients.add(&self.block, gradients);
     }
 
-    fn commit(&mut self, updates: &BufferUpdates) {
-        let own = updates.0.iter().filter(|(id, _)| self.names.contains_key(id));
-        let own: HashMap<_, _> = own.cloned().collect();
+    fn gradient_square(&self) -> f64 {
+        self.gradients.square(&self.block)
+    }
+
+    fn forget(&mut self) {
+        self.gradients.clear();
+    }
+
+    fn commit(&mut self, optimizer: &OptimizerSpec, update: Update, buffers: &BufferUpdates) {
+        let gradients = self.gradients.take(&self.block, update.scale);
+        if !gradients.is_empty() {
+            let state = self.optimizer.get_or_insert_with(|| optimizer.init());
+            self.block = state.step(update.learning_rate, self.block.clone(), gradients);
+            if !self.masks.is_empty() {
+                self.block = self.block.clone().map(&mut ApplyMasks(&self.masks));
+            }
+        }
+        let own = buffers.0.iter().filter(|(id, _)| self.names.contains_key(id));
+        let own: HashMap<_, _> = own.map(|(id, value)| (*id, value.clone())).collect();
         if !own.is_empty() {
             self.block = self.block.clone().map(&mut Replace(own));
         }

@@ -12,16 +12,17 @@
 
 use std::{fs, io, path::Path};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng, TryRng, rngs::SysRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::StandardNormal;
 use sha2::{Digest, Sha256};
 
-use super::PrivacySpec;
+use super::{PrivacySpec, nopeek};
 use crate::{
     checkpoint::{CheckpointError, write_atomic},
-    model::Activation,
+    model::{Activation, ModelError},
+    wire::NamedTensors,
 };
 
 /// The secret that noise is drawn from.
@@ -47,6 +48,9 @@ impl NoiseKey {
                 Ok(Self(key))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder).map_err(io_error)?;
+                }
                 let mut key = [0; 32];
                 SysRng.try_fill_bytes(&mut key).map_err(|e| io_error(io::Error::other(e)))?;
                 write_atomic(path, &key)?;
@@ -92,13 +96,30 @@ pub struct Shield {
     /// Standard deviation of the noise; 0 is none.
     deviation: f32,
     key: NoiseKey,
+    nopeek_alpha: Option<f64>,
 }
 
 impl Shield {
     pub fn new(spec: &PrivacySpec, key: NoiseKey) -> Self {
         let clip = spec.clip.map(|clip| clip as f32);
         let multiplier = spec.noise_multiplier.unwrap_or(0.0) as f32;
-        Self { clip, deviation: multiplier * clip.unwrap_or(0.0), key }
+        let deviation = multiplier * clip.unwrap_or(0.0);
+        Self { clip, deviation, key, nopeek_alpha: spec.nopeek_alpha }
+    }
+
+    /// [`Shield::apply`] in training, and the term that NoPeek adds to the head's loss: α times the
+    /// distance correlation of the micro-batch, whose part of the step's loss is `share`.
+    pub fn protect(
+        &self,
+        input: &Activation,
+        output: Activation,
+        step: u64,
+        first_sample: usize,
+        share: f64,
+    ) -> (Activation, Option<Tensor<1>>) {
+        let penalty = |alpha| nopeek::penalty(input, &output) * (alpha * share);
+        let term = self.nopeek_alpha.map(penalty);
+        (self.apply(output, step, first_sample), term)
     }
 
     /// The activation as it may be sent. `first_sample` is the place of its first sample in the batch
@@ -118,6 +139,17 @@ impl Shield {
                 value.with_rows(rows * scale.clone() + noise)
             }
         })
+    }
+
+    /// The same for host tensors, outside training.
+    pub fn apply_host(
+        &self,
+        tensors: NamedTensors,
+        step: u64,
+        first_sample: usize,
+    ) -> Result<NamedTensors, ModelError> {
+        let activation = Activation::from_host(&tensors, &Device::flex())?;
+        Ok(self.apply(activation, step, first_sample).into_host())
     }
 
     fn noise(&self, draws: &mut [ChaCha20Rng], [rows, columns]: [usize; 2]) -> TensorData {
@@ -144,10 +176,8 @@ fn scale(activation: &Activation, clip: f32) -> Option<Tensor<2>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
-    use crate::{model::Value, tensor::HostTensor, wire::NamedTensors};
+    use crate::{model::Value, tensor::HostTensor};
 
     const BATCH: usize = 6;
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{LoraSpec, LossKind, OptimizerSpec};
+use crate::{
+    model::{LoraSpec, LossKind, OptimizerSpec},
+    privacy::PrivacySpec,
+};
 
 /// Loss, optimiser and what is trained; fixed for the life of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,9 +13,15 @@ use crate::model::{LoraSpec, LossKind, OptimizerSpec};
 pub struct TrainingSpec {
     pub loss: LossKind,
     pub optimizer: OptimizerSpec,
+    /// Longest norm of the gradient over both halves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Trains adapters only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
+    /// What the edge does to activations before it sends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySpec>,
     /// Share of each weight matrix that stays zero.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sparsity: f64,
@@ -36,10 +45,16 @@ impl TrainingSpec {
         Ok(spec)
     }
 
-    /// The key and the problem of adapters or sparsity out of range.
+    /// The key and the problem of what else is out of range.
     pub fn check_extras(&self) -> Result<(), (&'static str, String)> {
+        if let Some(most) = self.clip_norm.filter(|most| !(1e-9..=1e9).contains(most)) {
+            return Err(("clip_norm", format!("{most} is out of range; allowed: 1e-9 to 1e9")));
+        }
         if let Some(lora) = &self.lora {
             lora.check().map_err(|problem| ("lora", problem))?;
+        }
+        if let Some(privacy) = &self.privacy {
+            privacy.check().map_err(|problem| ("privacy", problem))?;
         }
         if !(0.0..1.0).contains(&self.sparsity) {
             let problem = format!("{} is out of range; allowed: 0 to less than 1", self.sparsity);

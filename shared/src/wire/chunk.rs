@@ -35,8 +35,8 @@ macro_rules! carriers {
 carriers! {
     InferRequest: activation;
     InferReply: output;
-    TrainStep: activation, labels;
-    TrainStepped: gradient;
+    TrainPrepare: activation, labels;
+    TrainPrepared: gradient;
     TrainEvaluate: activation, labels;
     GenerateStep: activation;
     StageWeights: tensors;

@@ -4,10 +4,12 @@
 //! tensors.
 
 mod chunk;
+mod frames;
 mod parts;
 
 pub use self::{
     chunk::{Assembler, CHUNK_BYTES, Carrier, split},
+    frames::{Frame, Frames, Sequence},
     parts::{Part, receive, send},
 };
 use crate::{
@@ -26,7 +28,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/cleave_descriptor.bin"));
 
 /// Version of the split protocol; raised whenever an old peer would misunderstand a new one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The tensors that cross a cut, by name, in the order the model made them.
 pub type NamedTensors = Vec<(String, HostTensor)>;

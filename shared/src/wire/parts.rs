@@ -22,7 +22,7 @@ macro_rules! parts {
             }
 
             fn from_chunk(chunk: v1::TensorChunk) -> Self {
-                Self { kind: Some(v1::$module::Kind::Chunk(chunk)) }
+                Self { kind: Some(v1::$module::Kind::Chunk(chunk)), ..Default::default() }
             }
         }
     )+};

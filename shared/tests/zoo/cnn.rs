@@ -233,7 +233,7 @@ fn a_wrong_weight_file_is_an_error_by_name() {
 fn batch_norm_does_not_train_on_one_value() {
     let spec = resnet(ResnetBlock::Basic, [1, 1, 1, 1], 4);
     let mut weights = cleave_shared::model::SeededWeights(1);
-    let whole = Segment::build(&spec, 0..spec.stage_count(), &mut weights, true).unwrap();
+    let mut whole = Segment::build(&spec, 0..spec.stage_count(), &mut weights, true).unwrap();
     let input = named(&HostTensor::from_f32(vec![1, 3, 8, 8], &[0.5; 192]));
     assert!(whole.infer(&input).is_ok(), "smaller maps than planned are a matter of the server");
     let error = whole.head_forward(&input).err().unwrap().to_string();

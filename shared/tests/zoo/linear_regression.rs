@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn sgd(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Sgd { learning_rate, momentum: 0.0 }
+    OptimizerSpec::Sgd { learning_rate, momentum: 0.0, weight_decay: 0.0 }
 }
 
 #[test]

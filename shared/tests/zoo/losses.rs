@@ -24,7 +24,7 @@ fn only_the_loss() -> Segment {
 fn losses_over_sequences_are_pytorchs() {
     let reference = Reference::make("rnn_reference.py", &json!({ "losses": true }));
     let logits: NamedTensors = vec![("x".into(), reference.tensor("logits").clone())];
-    let sgd = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.0 };
+    let sgd = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
     let correct = reference.tensor("correct").to_i64().unwrap()[0] as u64;
     let kinds = [
         (LossKind::CrossEntropy, "cross-entropy", "label", correct),

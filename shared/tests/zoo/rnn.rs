@@ -22,9 +22,15 @@ const LONGEST: usize = 12;
 const LOGITS: f64 = 1e-4;
 const TRAINING: f64 = 1e-3;
 
-const SGD: OptimizerSpec = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9 };
-const ADAM: OptimizerSpec =
-    OptimizerSpec::Adam { learning_rate: 0.02, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+const SGD: OptimizerSpec =
+    OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+const ADAM: OptimizerSpec = OptimizerSpec::Adam {
+    learning_rate: 0.02,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+};
 
 /// A classifier of tokens.
 fn classifier(cell: Cell, layers: usize) -> RnnSpec {

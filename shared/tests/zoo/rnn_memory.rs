@@ -33,8 +33,10 @@ fn one_step() {
     let mut model = Segment::build(&spec, 0..count, &mut SeededWeights(1), true).unwrap();
     let ids: Vec<i64> = (0..BATCH * length).map(|i| i as i64 % 251).collect();
     let ids = HostTensor::from_i64(vec![BATCH, length], &ids);
-    let (input, sgd) =
-        (vec![("x".into(), ids.clone())], OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.0 });
+    let (input, sgd) = (
+        vec![("x".into(), ids.clone())],
+        OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 },
+    );
     let step = model.tail_step(&input, &ids, LossKind::CrossEntropy, &sgd, false).unwrap();
     assert!(step.loss.is_finite());
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

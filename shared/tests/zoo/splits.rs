@@ -10,11 +10,17 @@ use cleave_shared::{
 };
 
 pub fn sgd(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Sgd { learning_rate, momentum: 0.9 }
+    OptimizerSpec::Sgd { learning_rate, momentum: 0.9, weight_decay: 0.0 }
 }
 
 pub fn adam(learning_rate: f64) -> OptimizerSpec {
-    OptimizerSpec::Adam { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    OptimizerSpec::Adam {
+        learning_rate,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    }
 }
 
 /// Stages `range`, with weights from the file.
