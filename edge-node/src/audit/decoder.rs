@@ -156,7 +156,7 @@ fn sizes(map: [usize; 2], target: [usize; 2]) -> Vec<[usize; 2]> {
 fn resized(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let nearest = |from: usize, to: usize, device: &Device| {
-        let places: Vec<i32> = (0..to).map(|i| (i * from / to) as i32).collect();
+        let places: Vec<i64> = (0..to).map(|i| (i * from / to) as i64).collect();
         Tensor::<1, Int>::from_data(&places[..], device)
     };
     if [height, width] == size {

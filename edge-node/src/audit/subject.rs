@@ -40,17 +40,15 @@ impl Subject {
         let runs = &config.runs.dir;
         let deployed = Pointer::read(runs).map_err(|e| e.to_string())?;
         let deployed = deployed.filter(|pointer| pointer.spec_hash == config.model.hash());
+        let named = run.is_some();
         let run = run.map(String::from).or_else(|| Some(deployed?.run));
         let record = run.as_deref().map(|run| RunRecord::read(runs, run)).transpose()?.flatten();
-        let of_run = match (&run, &record) {
-            (Some(run), None) => {
-                return Err(format!("--run: {run} was not trained in {}", runs.display()));
-            }
-            (run, record) => run.as_deref().zip(record.as_ref()),
-        };
-        let own = of_run.map_or_else(|| config.clone(), |(_, record)| record.configure(config));
+        if let (true, Some(run), None) = (named, &run, &record) {
+            return Err(format!("--run: {run} was not trained in {}", runs.display()));
+        }
+        let own = record.as_ref().map_or_else(|| config.clone(), |record| record.configure(config));
         let store = Arc::new(RunStore::new(runs.join("edge")));
-        let weights = of_run.map(|(run, _)| newest(&store, run)).transpose()?;
+        let weights = run.map(|run| newest(&store, &run)).transpose()?;
         let library = Library::open(&own.model, store, own.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
         let weights = weights.unwrap_or_else(|| library.initial(own.seed));

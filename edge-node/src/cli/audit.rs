@@ -31,7 +31,7 @@ pub fn audit(config: &Config, args: AuditArgs) -> Result<(), String> {
     let written = audit.save()?;
     match json {
         true => print!("{}", audit.report.json()),
-        false => print!("{}wrote {written}\n", audit.report.render()),
+        false => println!("{}wrote {written}", audit.report.render()),
     }
     Ok(())
 }

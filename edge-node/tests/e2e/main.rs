@@ -15,6 +15,7 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod optimisation;
+mod privacy;
 mod reconfigure;
 mod steps;
 mod text;
