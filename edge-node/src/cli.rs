@@ -1,5 +1,6 @@
 //! The `edge-node` command.
 
+mod audit;
 mod generate;
 mod link;
 mod optimize;
@@ -17,6 +18,7 @@ use cleave_shared::{
 };
 
 use self::{
+    audit::AuditArgs,
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
@@ -94,6 +96,8 @@ enum NodeCommand {
     Quantize(QuantizeArgs),
     /// Makes a smaller model of the trained one, and fine-tunes it over the split
     Prune(PruneArgs),
+    /// Attacks what is sent: rebuilds inputs from the activations of each split point
+    Audit(AuditArgs),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
     #[command(subcommand)]
     Adapter(AdapterCommand),
@@ -168,6 +172,7 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         }
         NodeCommand::Quantize(args) => optimize::quantize(&config, args).await,
         NodeCommand::Prune(args) => optimize::prune(&config, args).await,
+        NodeCommand::Audit(args) => audit::audit(&config, args),
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -3,7 +3,7 @@
 //! A tensor's walk through this crate: [`model`] computes an activation, [`tensor`] is that
 //! activation as bytes, [`codec`] encodes it, [`wire`] says it in protobuf, [`link`] delays it as a
 //! 5G radio would. [`session`] is the state machine of exactly-once training, [`checkpoint`] how
-//! its state reaches the disk.
+//! its state reaches the disk, [`privacy`] what is done to an activation before it is sent.
 //! [`generate`] continues sequences of tokens, with a cache on each node. Dependencies point from `model` and `wire` down to `tensor`.
 
 pub mod checkpoint;
@@ -16,6 +16,7 @@ pub mod health;
 pub mod link;
 pub mod listen;
 pub mod model;
+pub mod privacy;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;

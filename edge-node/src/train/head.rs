@@ -9,6 +9,7 @@ use cleave_shared::{
     compute::ComputePool,
     config::Config,
     model::{ForwardPass, Segment, Side, Update},
+    privacy::{NoiseKey, Shield},
     tensor::HostTensor,
     wire::{self, NamedTensors, v1},
 };
@@ -24,6 +25,7 @@ pub struct Head {
     activation_codec: &'static dyn Codec,
     gradient_codec: &'static dyn Codec,
     pool: ComputePool,
+    shields: Option<Arc<Shields>>,
     /// Taken by the compute thread while it works.
     own: Option<Own>,
     live: u64,
@@ -45,6 +47,13 @@ pub struct LastPass {
     pub times: [Instant; 2],
 }
 
+/// What is done to activations before they are sent: those of steps, and those of validations, which come
+/// at steps' numbers too.
+struct Shields {
+    training: Shield,
+    validation: Shield,
+}
+
 /// What goes to the cloud, and what is needed when the gradient comes back.
 pub struct Forward {
     pub activation: Vec<v1::Tensor>,
@@ -54,14 +63,13 @@ pub struct Forward {
 }
 
 /// What a forward pass is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Purpose {
-    /// No update follows.
-    Evaluate,
-    /// The first micro-batch of a step: what was prepared before is forgotten.
-    Begin,
-    /// The next one.
-    Continue,
+    /// No update follows. `first` is the place of the first sample among all that are evaluated.
+    Evaluate { first: usize },
+    /// A micro-batch of the next step, its first sample, and its share of the loss. With the sample at 0 a
+    /// step begins: what was prepared before is forgotten.
+    Prepare { first: usize, share: f64 },
 }
 
 impl Head {
@@ -76,9 +84,11 @@ impl Head {
             side: Side::Edge,
             range: 0..config.split_point,
         };
+        let shields = Shields::of(&half)?.map(Arc::new);
         let mut head = Self {
             half,
             last: config.train.topology.last_split,
+            shields,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
             pool: ComputePool::new(1, QUEUE),
@@ -147,17 +157,31 @@ impl Head {
         purpose: Purpose,
     ) -> Result<Forward, String> {
         let mut own = self.take()?;
-        let codec = self.activation_codec;
+        let (codec, live) = (self.activation_codec, self.live);
+        let shields = self.shields.clone();
         let job = move || {
             let begin = Instant::now();
             let segment = &mut own.head;
-            if purpose == Purpose::Begin {
-                segment.forget();
-                own.last.as_mut().map(Segment::forget);
-            }
             let outcome = match purpose {
-                Purpose::Evaluate => segment.infer(&inputs).map(|activation| (activation, None)),
-                _ => segment.forward(&inputs, false).map(|(x, pass)| (x, Some(pass))),
+                Purpose::Evaluate { first } => segment.infer(&inputs).and_then(|activation| {
+                    let sent = match &shields {
+                        Some(shields) => shields.validation.apply_host(activation, live, first)?,
+                        None => activation,
+                    };
+                    Ok((sent, None))
+                }),
+                Purpose::Prepare { first, share } => {
+                    if first == 0 {
+                        segment.forget();
+                        own.last.as_mut().map(Segment::forget);
+                    }
+                    let sent =
+                        segment.forward_protected(&inputs, false, |input, output| match &shields {
+                            Some(s) => s.training.protect(input, output, live + 1, first, share),
+                            None => (output, None),
+                        });
+                    sent.map(|(activation, pass)| (activation, Some(pass)))
+                }
             };
             let computed = Instant::now();
             let outcome = outcome.map(|(activation, pass)| Forward {
@@ -290,5 +314,16 @@ impl Head {
 
     fn take(&mut self) -> Result<Own, String> {
         self.own.take().ok_or_else(|| "an earlier step failed on this node".into())
+    }
+}
+
+impl Shields {
+    /// As the run's privacy asks for, with the key of the run's folder.
+    fn of(half: &TrainingRun) -> Result<Option<Self>, String> {
+        let Some(spec) = &half.training.privacy else { return Ok(None) };
+        let path = half.library.store().run_dir(&half.id).join("noise.key");
+        let key = NoiseKey::load_or_create(&path).map_err(|e| e.to_string())?;
+        let validation = Shield::new(spec, key.derive("validation"));
+        Ok(Some(Self { training: Shield::new(spec, key), validation }))
     }
 }

@@ -9,6 +9,7 @@ use cleave_shared::{
 /// A part of a step's batch.
 pub struct MicroBatch {
     pub batch: Batch,
+    pub samples: usize,
     /// Its samples (positions that count) over those of the step: what its mean loss counts in the
     /// step's.
     pub share: f64,
@@ -24,8 +25,10 @@ pub fn cut(feed: &Feed, indices: &[usize], count: u32) -> Result<Vec<MicroBatch>
     let counts = batches.iter().map(|b| counted(&b.labels)).collect::<Result<Vec<_>, _>>()?;
     let total: usize = counts.iter().sum();
     let share = |n: usize| if parts == 1 { 1.0 } else { n as f64 / total.max(1) as f64 };
-    let cut = batches.into_iter().zip(counts);
-    Ok(cut.map(|(batch, n)| MicroBatch { batch, share: share(n) }).collect())
+    let samples = |part: usize| bounds(part + 1) - bounds(part);
+    let cut = batches.into_iter().zip(counts).enumerate();
+    let part = |(p, (batch, n))| MicroBatch { batch, samples: samples(p), share: share(n) };
+    Ok(cut.map(part).collect())
 }
 
 /// Samples or positions that a mean loss is over.

@@ -105,9 +105,10 @@ impl Pipeline<'_> {
     /// Sends the next micro-batch.
     async fn forward(&mut self, step: &mut Step<'_>) -> Result<(), ConversationError> {
         let index = step.sent.len();
-        let MicroBatch { batch, share } = &step.micro_batches[index];
+        let MicroBatch { batch, share, .. } = &step.micro_batches[index];
         let want_gradient = self.head.wants_gradient();
-        let purpose = if index == 0 { Purpose::Begin } else { Purpose::Continue };
+        let first = step.micro_batches[..index].iter().map(|m| m.samples).sum();
+        let purpose = Purpose::Prepare { first, share: *share };
         let forward = self.head.forward(batch.inputs.clone(), purpose).await;
         let forward = forward.map_err(ConversationError::Local)?;
         let codec = self.config.activation_codec();

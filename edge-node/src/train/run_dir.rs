@@ -127,6 +127,7 @@ impl RunRecord {
         config.train.loss = self.training.loss;
         config.train.optimizer = self.training.optimizer.clone();
         config.train.clip_norm = self.training.clip_norm;
+        config.train.privacy = self.training.privacy.clone();
         config.train.micro_batches = self.micro_batches;
         config.train.schedule = self.schedule;
         config.codec.activation = self.activation_codec.clone();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cleave_shared::{
+    checkpoint::write_atomic,
     config::{Config, MicroBatches},
     data::{Batch, BatchPlan, Feed, Part, Split},
     link::Link,
@@ -300,9 +301,10 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let mut tally = self.tally();
-        for indices in self.validation.chunks(VALIDATION_BATCH) {
+        for (i, indices) in self.validation.chunks(VALIDATION_BATCH).enumerate() {
             let Batch { inputs, labels } = self.feed.batch(indices);
-            let forward = self.head.forward(inputs, Purpose::Evaluate).await;
+            let purpose = Purpose::Evaluate { first: i * VALIDATION_BATCH };
+            let forward = self.head.forward(inputs, purpose).await;
             let forward = forward.map_err(ConversationError::Local)?;
             let activation = forward.activation;
             let (loss, correct) = match self.head.has_last() {
@@ -327,6 +329,7 @@ impl<'a> Trainer<'a> {
         let written = self.metrics.write(&Line::Validation(validated));
         written.map_err(ConversationError::Local)?;
         self.progress.epoch(self.config.train.epochs, &validated);
+        self.account(epoch).map_err(ConversationError::Local)?;
         self.observe(&validated);
         Ok(())
     }
@@ -343,6 +346,19 @@ impl<'a> Trainer<'a> {
             self.checkpoint(cloud).await?;
         }
         Ok(())
+    }
+
+    /// Says what the noise is worth after this many epochs, each of which sent each sample once, and
+    /// keeps it as `privacy.json` in the run's folder.
+    fn account(&self, epoch: u64) -> Result<(), String> {
+        let Some(privacy) = &self.config.train.privacy else { return Ok(()) };
+        let Some(epsilon) = privacy.epsilon(epoch) else { return Ok(()) };
+        let delta = privacy.delta();
+        self.progress
+            .say(&format!("privacy of a sample's activations: ε {epsilon:.2} at δ {delta:e}"));
+        let spent = serde_json::json!({ "epochs": epoch, "epsilon": epsilon, "delta": delta });
+        let bytes = serde_json::to_vec_pretty(&spent).expect("plain data");
+        write_atomic(&self.dir.path.join("privacy.json"), &bytes).map_err(|e| e.to_string())
     }
 
     /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it. A disk that

@@ -16,6 +16,7 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod optimisation;
+mod privacy;
 mod reconfigure;
 mod steps;
 mod text;

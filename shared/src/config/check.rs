@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::codec;
+use crate::{codec, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -93,11 +93,29 @@ impl Config {
         self.check_topology()?;
         let extras = train.spec().check_extras();
         extras.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
+        self.check_privacy()?;
         range("train.checkpoint_every", train.checkpoint_every, 1..=1_000_000_000)?;
         // Two: one side may lose its newest while the other already has it.
         range("train.keep_checkpoints", train.keep_checkpoints as u64, 2..=1_000_000)?;
         range("train.step_timeout_s", train.step_timeout_s, 1..=86_400)?;
         range("train.reconnect_timeout_s", train.reconnect_timeout_s, 0..=86_400)
+    }
+
+    fn check_privacy(&self) -> Result<(), Refusal> {
+        let Some(privacy) = &self.train.privacy else { return Ok(()) };
+        let numeric = self.model.inputs().iter().any(|port| port.dtype == DType::F32);
+        if privacy.nopeek_alpha.is_some() && !numeric {
+            let family = self.model.family_name();
+            let problem = format!("the inputs of a {family} are no numbers: leave it out");
+            return Err(("train.privacy.nopeek_alpha".into(), problem));
+        }
+        // It sends the first step in several cuts. With running statistics the same sample is another
+        // activation in each, under the same noise, which their difference would be free of.
+        if privacy.noise_multiplier.is_some() && self.train.micro_batches == MicroBatches::Auto {
+            let problem = "\"auto\" sends a step several times: with noise give a number";
+            return Err(("train.micro_batches".into(), problem.into()));
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     model::{LoraSpec, LossKind, OptimizerSpec},
+    privacy::PrivacySpec,
     session::{Schedule, Topology, TrainingSpec},
 };
 
@@ -23,6 +24,8 @@ pub struct TrainConfig {
     pub topology: Topology,
     /// Trains LoRA adapters only; none: all weights.
     pub lora: Option<LoraSpec>,
+    /// What is done to activations before they are sent; none: nothing.
+    pub privacy: Option<PrivacySpec>,
     /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
     pub sparsity: f64,
     /// Steps between two checkpoints.
@@ -46,8 +49,8 @@ pub enum MicroBatches {
 impl TrainConfig {
     /// What both halves must do alike.
     pub fn spec(&self) -> TrainingSpec {
-        let Self { loss, clip_norm, optimizer, lora, sparsity, .. } = self.clone();
-        TrainingSpec { loss, clip_norm, optimizer, lora, sparsity }
+        let Self { loss, clip_norm, optimizer, lora, privacy, sparsity, .. } = self.clone();
+        TrainingSpec { loss, clip_norm, optimizer, lora, privacy, sparsity }
     }
 }
 
@@ -69,6 +72,7 @@ impl Default for TrainConfig {
             schedule: Schedule::default(),
             topology: Topology::default(),
             lora: None,
+            privacy: None,
             sparsity: 0.0,
             checkpoint_every: 100,
             keep_checkpoints: 3,

@@ -95,6 +95,31 @@ impl Value {
         matches!(self, Value::I1(_) | Value::I2(_))
     }
 
+    /// A sample a row, `[batch, values]`; none for integers.
+    pub fn rows(&self) -> Option<Tensor<2>> {
+        let dims = self.dims();
+        let shape = [dims[0], dims[1..].iter().product()];
+        Some(match self.clone() {
+            Value::R1(t) => t.reshape(shape),
+            Value::R2(t) => t,
+            Value::R3(t) => t.reshape(shape),
+            Value::R4(t) => t.reshape(shape),
+            Value::I1(_) | Value::I2(_) => return None,
+        })
+    }
+
+    /// A tensor of this one's shape with the values of `rows`, which [`Value::rows`] gave; integers
+    /// stay as they are.
+    pub fn with_rows(self, rows: Tensor<2>) -> Self {
+        match self {
+            Value::R1(t) => Value::R1(rows.reshape(t.dims())),
+            Value::R2(_) => Value::R2(rows),
+            Value::R3(t) => Value::R3(rows.reshape(t.dims())),
+            Value::R4(t) => Value::R4(rows.reshape(t.dims())),
+            int => int,
+        }
+    }
+
     /// The same tensor as a leaf of the autodiff graph; integers stay as they are.
     pub fn require_grad(self) -> Self {
         match self {
@@ -213,6 +238,15 @@ impl Activation {
 
     pub fn names(&self) -> Vec<&str> {
         self.0.iter().map(|(n, _)| n.as_str()).collect()
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.0.iter().map(|(_, v)| v)
+    }
+
+    /// The same names, each tensor changed by `change`.
+    pub fn map(self, mut change: impl FnMut(Value) -> Value) -> Self {
+        Self(self.0.into_iter().map(|(n, v)| (n, change(v))).collect())
     }
 
     /// The tensor of a chain model, refused if the activation is anything else.

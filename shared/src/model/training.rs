@@ -5,6 +5,8 @@
 //! gradients, for one micro-batch after the other, and takes effect when it is committed; until then it
 //! can be forgotten and prepared again.
 
+use burn::tensor::Tensor;
+
 use super::{
     Activation, LossKind, Mode, ModelError, OptimizerSpec, Segment, Update, loss::LossOutput,
 };
@@ -15,6 +17,8 @@ pub struct ForwardPass {
     /// Kept if the gradient has to go further back than this segment.
     input: Option<Activation>,
     output: Activation,
+    /// What this segment adds to the loss by itself.
+    term: Option<Tensor<1>>,
 }
 
 /// What a segment that ends in the loss gives for one micro-batch.
@@ -36,11 +40,23 @@ impl Segment {
         input: &NamedTensors,
         want_gradient: bool,
     ) -> Result<(NamedTensors, ForwardPass), ModelError> {
+        self.forward_protected(input, want_gradient, |_, output| (output, None))
+    }
+
+    /// The same, but what is sent is what `protect` makes of input and output; it may also give a term
+    /// of the loss. Both are part of the graph.
+    pub fn forward_protected(
+        &mut self,
+        input: &NamedTensors,
+        want_gradient: bool,
+        protect: impl FnOnce(&Activation, Activation) -> (Activation, Option<Tensor<1>>),
+    ) -> Result<(NamedTensors, ForwardPass), ModelError> {
         let input = Activation::from_host(input, &self.device)?;
         let input = if want_gradient { input.require_grad() } else { input };
         let output = self.run_training(input.clone())?;
-        let pass = ForwardPass { input: want_gradient.then_some(input), output: output.clone() };
-        Ok((output.into_host(), pass))
+        let (output, term) = protect(&input, output);
+        let input = want_gradient.then_some(input);
+        Ok((output.clone().into_host(), ForwardPass { input, output, term }))
     }
 
     /// Adds the gradients of a pass; gives that of its input if it was wanted.
@@ -50,7 +66,12 @@ impl Segment {
         gradient: &NamedTensors,
     ) -> Result<NamedTensors, ModelError> {
         let upstream = Activation::from_host(gradient, &self.device)?;
-        let mut gradients = pass.output.weighted_sum(upstream)?.backward();
+        let loss = pass.output.weighted_sum(upstream)?;
+        let loss = match pass.term {
+            Some(term) => loss + term,
+            None => loss,
+        };
+        let mut gradients = loss.backward();
         let of_input = pass.input.map(|input| input.grads(&gradients).into_host());
         self.stages.iter_mut().for_each(|stage| stage.accumulate(&mut gradients));
         Ok(of_input.unwrap_or_default())

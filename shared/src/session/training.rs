@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{LoraSpec, LossKind, OptimizerSpec};
+use crate::{
+    model::{LoraSpec, LossKind, OptimizerSpec},
+    privacy::PrivacySpec,
+};
 
 /// Loss, optimiser and what is trained; fixed for the life of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +19,9 @@ pub struct TrainingSpec {
     /// Trains adapters only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
+    /// What the edge does to activations before it sends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySpec>,
     /// Share of each weight matrix that stays zero.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sparsity: f64,
@@ -48,6 +54,9 @@ impl TrainingSpec {
         if self.lora.is_some() {
             return Err(("lora", text.into()));
         }
+        if self.privacy.is_some() {
+            return Err(("privacy", text.into()));
+        }
         match self.sparsity > 0.0 {
             true => Err(("sparsity", text.into())),
             false => Ok(()),
@@ -61,6 +70,9 @@ impl TrainingSpec {
         }
         if let Some(lora) = &self.lora {
             lora.check().map_err(|problem| ("lora", problem))?;
+        }
+        if let Some(privacy) = &self.privacy {
+            privacy.check().map_err(|problem| ("privacy", problem))?;
         }
         if !(0.0..1.0).contains(&self.sparsity) {
             let problem = format!("{} is out of range; allowed: 0 to less than 1", self.sparsity);
