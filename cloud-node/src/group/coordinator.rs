@@ -188,8 +188,10 @@ impl Coordinator {
         }
     }
 
+    /// The members that can be counted on: one that was too slow is not, until it is heard of again.
     pub(super) fn present(&self) -> BTreeSet<usize> {
-        self.members.keys().copied().collect()
+        let present = self.members.values().filter(|member| !member.late);
+        present.map(|member| member.edge).collect()
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Status> {
@@ -262,24 +264,30 @@ impl Coordinator {
 
     /// Leaves out who is too late.
     fn expire(&mut self) -> Result<(), Status> {
-        let (now, patience) = (Instant::now(), self.patience());
+        let (now, patience, mut late) = (Instant::now(), self.patience(), Vec::new());
         match &mut self.phase {
             Phase::Round(active) => {
                 let number = active.round.number();
                 for edge in active.round.expire(now, patience) {
+                    let owes = active.turns.remove(&edge).is_some_and(|turn| !turn.waits());
                     tracing::warn!(
                         run = self.run.id,
                         round = number,
                         edge,
                         "too late for the round"
                     );
-                    if let Some(member) = self.members.get(&edge) {
+                    if let Some(member) = self.members.get_mut(&edge) {
+                        member.late = owes;
                         member.reply(Reply::Void(v1::TurnVoid { round: number }));
                     }
-                    self.take_back(edge)?;
+                    late.push(edge);
                 }
+                late.into_iter().try_for_each(|edge| self.take_back(edge))?;
             }
-            Phase::Validating { since, .. } if now >= *since + patience => {
+            Phase::Validating { edge, since } if now >= *since + patience => {
+                if let Some(member) = self.members.get_mut(edge) {
+                    member.late = true;
+                }
                 self.phase = Phase::Between;
             }
             _ => {}
@@ -289,6 +297,9 @@ impl Coordinator {
 
     /// What a member says; what does not fit is answered and changes nothing.
     async fn hear(&mut self, edge: usize, said: Said) -> Result<(), Status> {
+        if let Some(member) = self.members.get_mut(&edge) {
+            member.late = false;
+        }
         match said {
             Said::Step { round, step, batch } => self.sent(edge, round, step, Sent::Batch(batch)),
             Said::HeadGradient { round, step, gradient } => {

@@ -47,7 +47,7 @@ impl Coordinator {
                     self.members.values().for_each(|m| m.reply(Reply::Ended(ended)));
                     return Ok(());
                 }
-                Phase::Between if self.members.is_empty() => return Ok(()),
+                Phase::Between if self.present().is_empty() => return Ok(()),
                 Phase::Between => self.begin_round()?,
                 Phase::Round(_) => {
                     self.open_turns()?;
@@ -273,7 +273,7 @@ impl Coordinator {
             edges = finished.len(),
             "round finished"
         );
-        if let Some((&edge, member)) = self.members.first_key_value() {
+        if let Some((&edge, member)) = self.members.iter().find(|(_, member)| !member.late) {
             let head = Some(checkpoint::pack(&self.head, false));
             member.reply(Reply::Validate(v1::Validate { round: self.done, head }));
             self.phase = Phase::Validating { edge, since: Instant::now() };

@@ -36,6 +36,8 @@ pub struct Member {
     pub edge: usize,
     pub stream: u64,
     pub samples: u64,
+    /// Was too slow, and has not been heard of since.
+    pub late: bool,
     pub replies: mpsc::UnboundedSender<Result<Reply, Status>>,
 }
 
@@ -67,7 +69,8 @@ pub fn start(
     let split = join.agreement.map_or(0, |agreement| agreement.split_point) as usize;
     let head_stages = shared.spec.stage_names()[..split].to_vec();
     let (edge, stream) = (join.edge as usize, STREAMS.fetch_add(1, Ordering::Relaxed));
-    let member = Member { edge, stream, samples: join.samples, replies: replies.clone() };
+    let member =
+        Member { edge, stream, samples: join.samples, late: false, replies: replies.clone() };
     let closing = || Status::unavailable("the group is closing; join again");
     events.send(Event::Joined(member)).map_err(|_| closing())?;
     tokio::spawn(send_all(waiting, outgoing));

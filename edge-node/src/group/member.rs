@@ -16,7 +16,7 @@ use cleave_shared::{
     },
 };
 
-use super::{Common, stream::GroupStream};
+use super::{Common, stream::GroupStream, turn::next_of};
 use crate::{
     cloud::CloudClient,
     train::{ConversationError, Tally, Validated},
@@ -138,10 +138,10 @@ impl Member {
                     labels: Some(wire::encode_labels(labels.clone(), codec)),
                 }))
                 .await?;
-            let v1::GroupEvaluated { loss, correct } = match cloud.next().await? {
+            let v1::GroupEvaluated { loss, correct } = match next_of(cloud, round).await? {
                 Reply::Evaluated(done) => done,
                 // It took too long; the group went on.
-                Reply::Void(v1::TurnVoid { round: void }) if void == round => return Ok(()),
+                Reply::Void(_) => return Ok(()),
                 _ => return Err(cloud.confused()),
             };
             tally.add(&labels, loss, correct).map_err(ConversationError::Local)?;

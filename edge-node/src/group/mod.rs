@@ -100,7 +100,10 @@ pub async fn train(
     while let Some(ended) = members.join_next().await {
         rounds = ended.map_err(|e| e.to_string())??;
     }
-    fetch_head(config, dir, library.store(), rounds).await?;
+    // One process among several leaves the folder to the one that deploys.
+    if options.edge.is_none() || !options.no_deploy {
+        fetch_head(config, dir, library.store(), rounds).await?;
+    }
     let sum = |bytes: fn(&Link) -> u64| links.iter().map(bytes).sum();
     Ok(Outcome {
         run: dir.id.clone(),

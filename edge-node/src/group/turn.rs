@@ -38,12 +38,8 @@ impl Member {
         drop(head);
         let head = Some(checkpoint::pack(&state, turn.return_optimizer));
         cloud.send(Kind::Done(v1::TurnDone { round: turn.round, head })).await?;
-        match cloud.next().await? {
-            Reply::Taken(v1::TurnTaken { round }) | Reply::Void(v1::TurnVoid { round })
-                if round == turn.round =>
-            {
-                Ok(())
-            }
+        match next_of(cloud, turn.round).await? {
+            Reply::Taken(_) | Reply::Void(_) => Ok(()),
             _ => Err(cloud.confused()),
         }
     }
@@ -72,9 +68,9 @@ impl Member {
         let activation = wire::encode(activation, codec);
         let labels = Some(wire::encode_labels(labels, codec));
         cloud.send(Kind::Step(v1::GroupStep { round, step, activation, labels })).await?;
-        let stepped = match cloud.next().await? {
+        let stepped = match next_of(cloud, round).await? {
             Reply::Stepped(stepped) if (stepped.round, stepped.step) == (round, step) => stepped,
-            Reply::Void(v1::TurnVoid { round: void }) if void == round => return Ok(Err(Void)),
+            Reply::Void(_) => return Ok(Err(Void)),
             _ => return Err(cloud.confused()),
         };
         let v1::GroupStepped { loss, correct, samples, gradient, tail_ms, .. } = stepped;
@@ -131,12 +127,26 @@ impl Member {
     ) -> Result<Result<NamedTensors, Void>, ConversationError> {
         let gradient = wire::encode(own, &F32);
         cloud.send(Kind::HeadGradient(v1::HeadGradient { round, step, gradient })).await?;
-        match cloud.next().await? {
+        match next_of(cloud, round).await? {
             Reply::HeadGradient(sum) if (sum.round, sum.step) == (round, step) => {
                 wire::decode(sum.gradient, &F32).map(Ok).map_err(local)
             }
-            Reply::Void(v1::TurnVoid { round: void }) if void == round => Ok(Err(Void)),
+            Reply::Void(_) => Ok(Err(Void)),
             _ => Err(cloud.confused()),
+        }
+    }
+}
+
+/// The next message, but for what is still said of turns before.
+pub(super) async fn next_of(
+    cloud: &mut GroupStream,
+    round: u64,
+) -> Result<Reply, ConversationError> {
+    loop {
+        match cloud.next().await? {
+            Reply::Void(v1::TurnVoid { round: of }) | Reply::Taken(v1::TurnTaken { round: of })
+                if of != round => {}
+            reply => return Ok(reply),
         }
     }
 }

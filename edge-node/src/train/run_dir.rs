@@ -183,8 +183,13 @@ impl RunDir {
     /// The folder of a group's run, which any of its edges may be the first to need.
     pub fn join(config: &Config, record: &RunRecord, id: String) -> Result<Self, String> {
         let store = RunStore::new(config.runs.dir.join("edge"));
-        let known = read_record(&store.run_dir(&id))?.is_some();
-        Self::open(config, record, id, known)
+        let known = || Ok::<bool, String>(read_record(&store.run_dir(&id))?.is_some());
+        let before = known()?;
+        match Self::open(config, record, id.clone(), before) {
+            // Another edge of the group was quicker.
+            Err(_) if !before && known()? => Self::open(config, record, id, true),
+            outcome => outcome,
+        }
     }
 
     /// Makes the folder of a new run, or finds the one to resume and checks that it is the same.

@@ -100,20 +100,22 @@ async fn an_edge_may_leave_and_come_back() {
 #[tokio::test]
 async fn a_straggler_is_left_out() {
     for kind in ["splitfed-v1", "splitfed-v2", "parallel"] {
-        let config = rounds(slow(group(kind, SGD, "deadline_s = 1")), 12);
+        let config = rounds(slow(group(kind, SGD, "deadline_s = 5")), 25);
         let mut nodes = Nodes::new(&config);
         nodes.start_cloud().await;
         let edges = [0, 1].map(|edge| launch(&nodes, edge));
         let slow = launch(&nodes, 2);
         reaches(&nodes, 2, 2).await;
         signal(&slow, "-STOP");
-        let stopped = *rounds_of(&nodes, 2).last().unwrap();
         edges.into_iter().for_each(|edge| finish(&nodes, edge));
-        assert_eq!(rounds_of(&nodes, 0), (1..=12).collect(), "{kind}");
-        assert!(rounds_of(&nodes, 2).last().unwrap() <= &(stopped + 1), "{kind}");
+        let stopped = *rounds_of(&nodes, 2).last().unwrap();
+        let after = rounds_of(&nodes, 0).split_off(&(stopped + 1));
+        assert_eq!(after, (stopped + 1..=25).collect(), "{kind}");
+        assert!(after.len() > 10, "{kind}: {after:?}");
         // It hears at last that all is over.
         signal(&slow, "-CONT");
         finish(&nodes, slow);
+        assert_eq!(rounds_of(&nodes, 2).last(), Some(&stopped), "{kind}");
     }
 }
 
@@ -198,7 +200,9 @@ async fn many_edges_take_the_memory_of_those_whose_turn_it_is() {
     println!(
         "MiB of edge process and cloud: 8 edges {few:.0?}, 64 edges {many:.0?}, all at once {all:.0?}"
     );
-    // A head or a tail with its optimiser is 12 MiB here; 60 more of them at once are seen.
-    assert!(many.0 < few.0 + 150.0 && many.1 < few.1 + 150.0, "{few:?} {many:?}");
-    assert!(all.0 > many.0 + 150.0 && all.1 > many.1 + 150.0, "{many:?} {all:?}");
+    // A turn takes 12 MiB and more on either side here, an idle member less than 4: gRPC's buffers of a
+    // chunk, whatever the size of the model.
+    let idle = 56.0 * 4.0;
+    assert!(many.0 < few.0 + idle && many.1 < few.1 + idle, "{few:?} {many:?}");
+    assert!(all.0 > many.0 + idle && all.1 > many.1 + idle, "{many:?} {all:?}");
 }
