@@ -16,6 +16,7 @@ mod decoder;
 mod filters;
 mod gpt2;
 mod gradients;
+mod im2col;
 mod inspect;
 mod lenet;
 mod linear;
