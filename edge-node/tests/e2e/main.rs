@@ -5,6 +5,7 @@
 mod clients;
 mod cloud_protocol;
 mod command_line;
+mod copies;
 mod encoder;
 mod generation;
 mod inference;

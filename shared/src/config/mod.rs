@@ -18,6 +18,7 @@ pub use self::{
     load::{ConfigError, Overrides, PROFILES, load},
 };
 use crate::{
+    checkpoint::RunStore,
     codec,
     data::DataSpec,
     link::Profile,
@@ -182,6 +183,18 @@ pub struct PrepareConfig {
 pub struct RunsConfig {
     /// Checkpoints, metrics and the note of what is deployed.
     pub dir: PathBuf,
+    /// Where every checkpoint is copied to as well: `s3://BUCKET/PREFIX` or `file:///FOLDER`.
+    pub store: Option<String>,
+}
+
+impl RunsConfig {
+    /// The checkpoints of a node, `edge` or `cloud`.
+    pub fn open(&self, node: &str) -> Result<RunStore, String> {
+        match &self.store {
+            None => Ok(RunStore::new(self.dir.join(node))),
+            Some(url) => RunStore::with_copies(&self.dir, node, url, std::env::vars()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -322,6 +335,6 @@ impl Default for PrepareConfig {
 
 impl Default for RunsConfig {
     fn default() -> Self {
-        Self { dir: "runs".into() }
+        Self { dir: "runs".into(), store: None }
     }
 }
