@@ -19,6 +19,7 @@
 mod atomic;
 mod copies;
 mod library;
+mod manifest;
 pub mod peft;
 mod store;
 mod tensors;
@@ -29,7 +30,8 @@ pub use self::{
     atomic::write_atomic,
     copies::check_url,
     library::{Library, LibraryError},
-    store::{AdapterBase, RunStore, StageFiles},
+    manifest::AdapterBase,
+    store::{RunStore, StageFiles},
     tensors::write_weights,
     training::TrainingRun,
     weights_id::{WeightsId, check_run_id},

@@ -7,57 +7,19 @@ use std::{
     sync::Mutex,
 };
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
 use super::{
     CheckpointError,
     atomic::{io_error, sync_parent, write_atomic, write_synced},
     check_run_id,
     copies::{Copies, step_name},
+    manifest::{AdapterBase, MANIFEST, Manifest, corrupt},
     tensors::{deserialize, serialize},
 };
 use crate::{model::StageState, wire::NamedTensors};
 
-const MANIFEST: &str = "manifest.json";
 const TEMPORARY: &str = "writing-";
 const FETCHED: &str = "fetching-";
 const PINNED: &str = "pinned";
-
-/// What a step's folder says of itself.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    /// SHA-256 of each file, in hex, by name.
-    files: BTreeMap<String, String>,
-    /// Present if the files have adapters only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    adapters: Option<AdapterBase>,
-}
-
-/// What the adapters of a run are added to; see [`crate::model::LoraSpec`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdapterBase {
-    /// Weights id: `seed:` or `file:`.
-    pub weights: String,
-    /// How much they count, `alpha / rank`.
-    pub scale: f64,
-}
-
-impl AdapterBase {
-    /// As it is sent to the peer.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("plain data")
-    }
-
-    /// Reads [`AdapterBase::to_json`]; none from an empty text.
-    pub fn from_json(text: &str) -> Result<Option<Self>, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(text).map(Some).map_err(|e| format!("base of adapters: {e}"))
-    }
-}
 
 /// The files of one stage, checked.
 pub struct StageFiles {
@@ -207,7 +169,7 @@ impl RunStore {
     pub fn adapters(&self, run: &str, step: u64) -> Result<Option<AdapterBase>, CheckpointError> {
         check_run_id(run)?;
         self.fetch(run, step)?;
-        Ok(read_manifest(&self.step_dir(run, step))?.and_then(|m| m.adapters))
+        Ok(Manifest::read(&self.step_dir(run, step))?.and_then(|m| m.adapters))
     }
 
     /// Adds weights of whole stages, which came from the peer, to a step's folder; they are named
@@ -224,7 +186,7 @@ impl RunStore {
         let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
         let dir = self.step_dir(run, step);
         fs::create_dir_all(&dir).map_err(|e| io_error(&dir, e))?;
-        let mut manifest = read_manifest(&dir)?.unwrap_or_default();
+        let mut manifest = Manifest::read(&dir)?.unwrap_or_default();
         if !manifest.files.is_empty() && manifest.adapters != adapters {
             return Err(corrupt(&dir, "the peer's adapters belong to other weights than ours"));
         }
@@ -233,9 +195,9 @@ impl RunStore {
             check_run_id(&stage)?;
             let (name, bytes) = (weights_file(&stage), serialize(&dir, &tensors)?);
             write_atomic(&dir.join(&name), &bytes)?;
-            manifest.files.insert(name, digest(&bytes));
+            manifest.add(name, &bytes);
         }
-        write_atomic(&dir.join(MANIFEST), &to_json(&manifest))
+        write_atomic(&dir.join(MANIFEST), &manifest.to_json())
     }
 
     /// Steps of a run with a complete checkpoint, here or in `runs.store`.
@@ -260,7 +222,7 @@ impl RunStore {
     pub fn stages(&self, run: &str, step: u64) -> Result<BTreeSet<String>, CheckpointError> {
         check_run_id(run)?;
         self.fetch(run, step)?;
-        let manifest = read_manifest(&self.step_dir(run, step))?.unwrap_or_default();
+        let manifest = Manifest::read(&self.step_dir(run, step))?.unwrap_or_default();
         let stage = |name: &String| name.strip_suffix(".safetensors").map(str::to_string);
         Ok(manifest.files.keys().filter_map(stage).collect())
     }
@@ -270,13 +232,13 @@ impl RunStore {
         check_run_id(run)?;
         self.fetch(run, step)?;
         let dir = self.step_dir(run, step);
-        let manifest = read_manifest(&dir)?.unwrap_or_default();
+        let manifest = Manifest::read(&dir)?.unwrap_or_default();
         let name = weights_file(stage);
-        let bytes = read_checked(&dir, &name, &manifest)?;
+        let bytes = manifest.read_file(&dir, &name)?;
         let weights = deserialize(&dir.join(&name), &bytes)?;
         let name = optimizer_file(stage);
         let known = manifest.files.contains_key(&name);
-        let optimizer = if known { read_checked(&dir, &name, &manifest)? } else { Vec::new() };
+        let optimizer = if known { manifest.read_file(&dir, &name)? } else { Vec::new() };
         Ok(StageFiles { weights, optimizer })
     }
 
@@ -343,7 +305,7 @@ fn write_step(
     let mut put = |name: String, bytes: &[u8]| {
         let path = dir.join(&name);
         write_synced(&path, bytes).map_err(|e| io_error(&path, e))?;
-        manifest.files.insert(name, digest(bytes));
+        manifest.add(name, bytes);
         Ok(())
     };
     for stage in state {
@@ -353,7 +315,7 @@ fn write_step(
         }
     }
     let path = dir.join(MANIFEST);
-    write_synced(&path, &to_json(&manifest)).map_err(|e| io_error(&path, e))
+    write_synced(&path, &manifest.to_json()).map_err(|e| io_error(&path, e))
 }
 
 /// Copies a step into `dir` and checks it; false if there is no such step.
@@ -363,7 +325,7 @@ fn fetch_step(copies: &Copies, run: &str, step: u64, dir: &Path) -> Result<bool,
     if !copies.get_manifest(run, step, dir) {
         return Ok(false);
     }
-    let manifest = read_manifest(dir)?.unwrap_or_default();
+    let manifest = Manifest::read(dir)?.unwrap_or_default();
     let shown = |name: &str| PathBuf::from(copies.shown(run, step, name));
     for name in manifest.files.keys() {
         // Names from elsewhere must not lead elsewhere.
@@ -371,7 +333,7 @@ fn fetch_step(copies: &Copies, run: &str, step: u64, dir: &Path) -> Result<bool,
             return Err(corrupt(&shown(MANIFEST), format!("{name:?} is no file's name")));
         }
         copies.get(run, step, name, dir).map_err(|problem| corrupt(&shown(name), problem))?;
-        read_checked(dir, name, &manifest).map_err(|e| match e {
+        manifest.read_file(dir, name).map_err(|e| match e {
             CheckpointError::Corrupt { problem, .. } => corrupt(&shown(name), problem),
             other => other,
         })?;
@@ -395,42 +357,6 @@ fn weights_file(stage: &str) -> String {
 
 fn optimizer_file(stage: &str) -> String {
     format!("{stage}.optimizer")
-}
-
-fn to_json(manifest: &Manifest) -> Vec<u8> {
-    serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
-    hash.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn read_manifest(dir: &Path) -> Result<Option<Manifest>, CheckpointError> {
-    let path = dir.join(MANIFEST);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io_error(&path, e)),
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| corrupt(&path, e))
-}
-
-fn read_checked(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
-    let path = dir.join(name);
-    let Some(expected) = manifest.files.get(name) else {
-        return Err(corrupt(&path, "is not in this checkpoint"));
-    };
-    let bytes = fs::read(&path).map_err(|e| io_error(&path, e))?;
-    let found = digest(&bytes);
-    if found == *expected {
-        return Ok(bytes);
-    }
-    Err(corrupt(&path, format!("SHA-256 is {found}, the manifest has {expected}")))
-}
-
-pub(super) fn corrupt(path: &Path, problem: impl ToString) -> CheckpointError {
-    CheckpointError::Corrupt { path: path.display().to_string(), problem: problem.to_string() }
 }
 
 /// Groups `<stage>/<parameter>` names by stage; a stage without parameters has an empty group.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::{CheckpointError, store::corrupt, write_atomic};
+use super::{CheckpointError, manifest::corrupt, write_atomic};
 use crate::{
     tensor::{DType, HostTensor},
     wire::NamedTensors,
