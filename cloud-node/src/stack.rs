@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use cleave_shared::{
-    checkpoint::{Library, RunStore},
+    checkpoint::Library,
     compute::ComputePool,
     config::Config,
     listen::listen,
@@ -101,7 +101,7 @@ fn serve_metrics(listener: TcpListener) {
 fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Groups), String> {
     let clock = Arc::new(Clock::start());
     let handshake = Arc::new(Handshake::new(config));
-    let store = Arc::new(RunStore::new(config.runs.dir.join("cloud")));
+    let store = Arc::new(config.runs.open("cloud")?);
     let library = Library::open(&config.model, store, config.weights.file.as_deref());
     let library = Arc::new(library.map_err(|e| format!("weights.file: {e}"))?);
     let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);

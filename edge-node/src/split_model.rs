@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
+    checkpoint::{Library, WeightsId},
     codec::Codec,
     compute::ComputePool,
     config::Config,
@@ -40,7 +40,7 @@ pub struct SplitModel {
 impl SplitModel {
     /// `config` is the run's; its model and split point are used.
     pub fn open(config: &Config, run: &str, step: u64) -> Result<Self, String> {
-        let store = Arc::new(RunStore::new(config.runs.dir.join("edge")));
+        let store = Arc::new(config.runs.open("edge")?);
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
         let weights = WeightsId::Run { run: run.into(), step };

@@ -108,9 +108,8 @@ pub async fn open(
 
 /// Refuses to continue a run as something else than it was.
 fn check_identity(store: &RunStore, id: &str, asked: &RunFile) -> Result<(), Status> {
-    let dir = store.run_dir(id);
-    match RunFile::read(&dir).map_err(store_status)? {
-        None => asked.write(&dir).map_err(store_status),
+    match RunFile::read(store, id).map_err(store_status)? {
+        None => asked.write(store, id).map_err(store_status),
         Some(file) => {
             let lines = file.differences(asked);
             if lines.is_empty() {

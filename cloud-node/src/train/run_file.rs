@@ -1,8 +1,8 @@
 //! What a run is, on disk beside its checkpoints, so that it is not continued as another one.
 
-use std::{fs, io, path::Path};
+use std::{fs, io};
 
-use cleave_shared::checkpoint::{CheckpointError, write_atomic};
+use cleave_shared::checkpoint::{CheckpointError, RunStore};
 use serde::{Deserialize, Serialize};
 
 /// Fixed when a run is first opened.
@@ -22,9 +22,10 @@ pub struct RunFile {
 impl RunFile {
     const NAME: &str = "run.json";
 
-    /// The file in `dir`, if the run was opened before.
-    pub fn read(dir: &Path) -> Result<Option<Self>, CheckpointError> {
-        let path = dir.join(Self::NAME);
+    /// The file of a run, if it was opened before.
+    pub fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
+        store.fetch_file(run, Self::NAME)?;
+        let path = store.run_dir(run).join(Self::NAME);
         let shown = || path.display().to_string();
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -35,11 +36,9 @@ impl RunFile {
         }
     }
 
-    pub fn write(&self, dir: &Path) -> Result<(), CheckpointError> {
-        let io = |source| CheckpointError::Io { path: dir.display().to_string(), source };
-        fs::create_dir_all(dir).map_err(io)?;
+    pub fn write(&self, store: &RunStore, run: &str) -> Result<(), CheckpointError> {
         let bytes = serde_json::to_vec_pretty(self).expect("plain data");
-        write_atomic(&dir.join(Self::NAME), &bytes)
+        store.write_file(run, Self::NAME, &bytes)
     }
 
     /// What differs from how the edge opens the run now.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
+    checkpoint::{Library, WeightsId},
     compute::ComputePool,
     config::Config,
     data::Normalisation,
@@ -31,7 +31,7 @@ pub struct Deployer {
 impl Deployer {
     /// Opens the weight files; the error is one line.
     pub fn new(config: &Config, pool: ComputePool, cloud: CloudClient) -> Result<Self, String> {
-        let store = Arc::new(RunStore::new(config.runs.dir.join("edge")));
+        let store = Arc::new(config.runs.open("edge")?);
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
         Ok(Self { config: config.clone(), library: Arc::new(library), pool, cloud })

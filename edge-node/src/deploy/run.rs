@@ -1,9 +1,6 @@
 //! Deploys a run that was trained before: its newest checkpoint becomes what the edge serves.
 
-use cleave_shared::{
-    checkpoint::{RunStore, WeightsId},
-    config::Config,
-};
+use cleave_shared::{checkpoint::WeightsId, config::Config};
 
 use super::Pointer;
 use crate::train::RunRecord;
@@ -21,7 +18,7 @@ pub fn deploy_run(config: &Config, run: &str) -> Result<WeightsId, String> {
              serve it with the configuration that it was trained with"
         ));
     }
-    let steps = RunStore::new(runs.join("edge")).steps(run);
+    let steps = config.runs.open("edge")?.steps(run);
     let step = *steps.last().ok_or_else(|| format!("--run: {run} has no checkpoint yet"))?;
     let pointer = Pointer { run: run.into(), step, spec_hash: own };
     pointer.write(runs).map_err(|e| e.to_string())?;

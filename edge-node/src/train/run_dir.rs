@@ -8,7 +8,7 @@ use std::{
 };
 
 use cleave_shared::{
-    checkpoint::{RunStore, check_run_id, write_atomic},
+    checkpoint::{RunStore, check_run_id},
     config::{Config, MicroBatches},
     data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
@@ -200,8 +200,9 @@ impl RunDir {
         resume: bool,
     ) -> Result<Self, String> {
         let parent = config.runs.dir.join("edge");
-        let store = Arc::new(RunStore::new(&parent));
+        let store = Arc::new(config.runs.open("edge")?);
         let path = store.run_dir(&id);
+        store.fetch_file(&id, RECORD).map_err(|e| e.to_string())?;
         let known = read_record(&path)?;
         match (known, resume) {
             (Some(_), false) => {
@@ -216,9 +217,8 @@ impl RunDir {
             }
             (Some(_), true) => {}
             (None, false) => {
-                fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
                 let json = serde_json::to_vec_pretty(record).expect("plain data");
-                write_atomic(&path.join(RECORD), &json).map_err(|e| e.to_string())?;
+                store.write_file(&id, RECORD, &json).map_err(|e| e.to_string())?;
             }
         }
         Ok(Self { id, path, store })

@@ -7,7 +7,7 @@ mod confusion;
 mod report;
 
 use cleave_shared::{
-    checkpoint::{RunStore, write_atomic},
+    checkpoint::write_atomic,
     config::Config,
     data::{Batch, Part, Target},
     model::{LossKind, loss},
@@ -41,7 +41,7 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
     let record = RunRecord::read(runs, &run)?
         .ok_or_else(|| format!("--run: {run} was not trained in {}", runs.display()))?;
     let config = record.configure(config);
-    let step = RunStore::new(runs.join("edge")).steps(&run).last().copied();
+    let step = config.runs.open("edge")?.steps(&run).last().copied();
     let step = step.ok_or_else(|| format!("{run} has no checkpoint yet"))?;
     let feed = record.feed(&config)?;
     let split = feed.dataset().split(config.seed);

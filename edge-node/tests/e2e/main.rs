@@ -6,6 +6,7 @@ mod chaos;
 mod clients;
 mod cloud_protocol;
 mod command_line;
+mod copies;
 mod encoder;
 mod faulty_link;
 mod generation;

@@ -57,6 +57,8 @@ pub struct Nodes {
     pub http_port: u16,
     pub cloud: Option<Process>,
     pub edge: Option<Process>,
+    /// Variables of all processes.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A child process, killed when dropped.
@@ -91,7 +93,8 @@ impl Nodes {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("config")).expect("a folder");
         let [cloud_port, grpc_port, http_port] = free_ports();
-        let nodes = Self { dir, cloud_port, grpc_port, http_port, cloud: None, edge: None };
+        let (cloud, edge, environment) = (None, None, Vec::new());
+        let nodes = Self { dir, cloud_port, grpc_port, http_port, cloud, edge, environment };
         nodes.write_config(config);
         nodes
     }
@@ -154,6 +157,7 @@ impl Nodes {
             command.args(["--set", &set]);
         }
         command.current_dir(self.path()).stdin(Stdio::null());
+        command.envs(self.environment.iter().cloned());
         command
     }
 

@@ -12,20 +12,28 @@
 //!
 //! A stage is a file so that a split point that moves takes whole files along. A step's folder is
 //! written under a temporary name and renamed, so that it is there completely or not at all; each
-//! node keeps its own half, and the newest step that both hold is where training resumes.
+//! node keeps its own half, and the newest step that both hold is where training resumes. With
+//! `runs.store` every step is copied to a bucket or folder as well, and fetched from there by a node
+//! that lost its disk ([`copies`]).
 
 mod atomic;
+mod copies;
 mod library;
+mod manifest;
 pub mod peft;
 mod store;
+mod tensors;
 mod training;
 mod travel;
 mod weights_id;
 
 pub use self::{
     atomic::write_atomic,
+    copies::check_url,
     library::{Library, LibraryError},
-    store::{AdapterBase, RunStore, StageFiles, write_weights},
+    manifest::AdapterBase,
+    store::{RunStore, StageFiles},
+    tensors::write_weights,
     training::TrainingRun,
     travel::{build_half, named_weights, pack, unpack, with_weights},
     weights_id::{WeightsId, check_run_id},

@@ -7,60 +7,19 @@ use std::{
     sync::Mutex,
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
 use super::{
     CheckpointError,
     atomic::{io_error, sync_parent, write_atomic, write_synced},
     check_run_id,
+    copies::{Copies, step_name},
+    manifest::{AdapterBase, MANIFEST, Manifest, corrupt},
+    tensors::{deserialize, serialize},
 };
-use crate::{
-    model::StageState,
-    session::outdated,
-    tensor::{DType, HostTensor},
-    wire::NamedTensors,
-};
+use crate::{model::StageState, session::outdated, wire::NamedTensors};
 
-const MANIFEST: &str = "manifest.json";
 const TEMPORARY: &str = "writing-";
+const FETCHED: &str = "fetching-";
 const PINNED: &str = "pinned";
-
-/// What a step's folder says of itself.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    /// SHA-256 of each file, in hex, by name.
-    files: BTreeMap<String, String>,
-    /// Present if the files have adapters only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    adapters: Option<AdapterBase>,
-}
-
-/// What the adapters of a run are added to; see [`crate::model::LoraSpec`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdapterBase {
-    /// Weights id: `seed:` or `file:`.
-    pub weights: String,
-    /// How much they count, `alpha / rank`.
-    pub scale: f64,
-}
-
-impl AdapterBase {
-    /// As it is sent to the peer.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("plain data")
-    }
-
-    /// Reads [`AdapterBase::to_json`]; none from an empty text.
-    pub fn from_json(text: &str) -> Result<Option<Self>, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(text).map(Some).map_err(|e| format!("base of adapters: {e}"))
-    }
-}
 
 /// The files of one stage, checked.
 pub struct StageFiles {
@@ -74,11 +33,27 @@ pub struct RunStore {
     dir: PathBuf,
     /// Held while a manifest is changed.
     writing: Mutex<()>,
+    /// `runs.store`: where every checkpoint goes as well.
+    copies: Option<Copies>,
 }
 
 impl RunStore {
+    /// On disk only.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), writing: Mutex::new(()) }
+        Self { dir: dir.into(), writing: Mutex::new(()), copies: None }
+    }
+
+    /// The checkpoints of a node, `edge` or `cloud`, on disk and at the URL of `runs.store`. Credentials
+    /// and endpoint of a bucket are in these variables.
+    pub fn with_copies(
+        runs: &Path,
+        node: &str,
+        url: &str,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let copies = Copies::open(url, variables, node, MANIFEST);
+        let copies = copies.map_err(|problem| format!("runs.store: {problem}"))?;
+        Ok(Self { copies: Some(copies), ..Self::new(runs.join(node)) })
     }
 
     pub fn run_dir(&self, run: &str) -> PathBuf {
@@ -86,7 +61,7 @@ impl RunStore {
     }
 
     fn step_dir(&self, run: &str, step: u64) -> PathBuf {
-        self.run_dir(run).join(format!("step-{step:08}"))
+        self.run_dir(run).join(step_name(step))
     }
 
     /// Writes the state of all stages after `step`; one that is already there is replaced.
@@ -121,6 +96,57 @@ impl RunStore {
         if outcome.is_err() {
             let _ = fs::remove_dir_all(&temporary);
         }
+        outcome?;
+        if let Some(copies) = &self.copies {
+            copies.put_step(&self.dir, run, step);
+        }
+        Ok(())
+    }
+
+    /// Writes a file of the run itself, such as what it is.
+    pub fn write_file(&self, run: &str, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        check_run_id(run)?;
+        let dir = self.run_dir(run);
+        fs::create_dir_all(&dir).map_err(|e| io_error(&dir, e))?;
+        write_atomic(&dir.join(name), bytes)?;
+        if let Some(copies) = &self.copies {
+            copies.put_file(&self.dir, run, name);
+        }
+        Ok(())
+    }
+
+    /// Brings a file of the run from `runs.store` if it is not on disk.
+    pub fn fetch_file(&self, run: &str, name: &str) -> Result<(), CheckpointError> {
+        check_run_id(run)?;
+        let (dir, Some(copies)) = (self.run_dir(run), &self.copies) else { return Ok(()) };
+        let (path, temporary) = (dir.join(name), self.dir.join(format!("{FETCHED}{run}")));
+        if path.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).map_err(|e| io_error(&self.dir, e))?;
+        if copies.get_file(run, name, &temporary) {
+            let moved = fs::create_dir_all(&dir).and_then(|()| fs::rename(&temporary, &path));
+            return moved.map_err(|e| io_error(&path, e));
+        }
+        let _ = fs::remove_file(&temporary);
+        Ok(())
+    }
+
+    /// Brings a step from `runs.store` if it is not on disk; an error if it is not what was written.
+    fn fetch(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
+        let (target, Some(copies)) = (self.step_dir(run, step), &self.copies) else {
+            return Ok(());
+        };
+        let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
+        if target.join(MANIFEST).is_file() {
+            return Ok(());
+        }
+        let temporary = self.run_dir(run).join(format!("{FETCHED}{step:08}"));
+        let outcome = fetch_step(copies, run, step, &temporary).and_then(|found| match found {
+            true => replace_dir(&temporary, &target).map_err(|e| io_error(&target, e)),
+            false => Ok(()),
+        });
+        let _ = fs::remove_dir_all(&temporary);
         outcome
     }
 
@@ -142,7 +168,8 @@ impl RunStore {
     /// What the adapters of a step are added to; none if its weights are whole.
     pub fn adapters(&self, run: &str, step: u64) -> Result<Option<AdapterBase>, CheckpointError> {
         check_run_id(run)?;
-        Ok(read_manifest(&self.step_dir(run, step))?.and_then(|m| m.adapters))
+        self.fetch(run, step)?;
+        Ok(Manifest::read(&self.step_dir(run, step))?.and_then(|m| m.adapters))
     }
 
     /// Adds weights of whole stages, which came from the peer, to a step's folder; they are named
@@ -159,7 +186,7 @@ impl RunStore {
         let _writing = self.writing.lock().unwrap_or_else(|p| p.into_inner());
         let dir = self.step_dir(run, step);
         fs::create_dir_all(&dir).map_err(|e| io_error(&dir, e))?;
-        let mut manifest = read_manifest(&dir)?.unwrap_or_default();
+        let mut manifest = Manifest::read(&dir)?.unwrap_or_default();
         if !manifest.files.is_empty() && manifest.adapters != adapters {
             return Err(corrupt(&dir, "the peer's adapters belong to other weights than ours"));
         }
@@ -168,13 +195,21 @@ impl RunStore {
             check_run_id(&stage)?;
             let (name, bytes) = (weights_file(&stage), serialize(&dir, &tensors)?);
             write_atomic(&dir.join(&name), &bytes)?;
-            manifest.files.insert(name, digest(&bytes));
+            manifest.add(name, &bytes);
         }
-        write_atomic(&dir.join(MANIFEST), &to_json(&manifest))
+        write_atomic(&dir.join(MANIFEST), &manifest.to_json())
     }
 
-    /// Steps of a run with a complete checkpoint.
+    /// Steps of a run with a complete checkpoint, here or in `runs.store`.
     pub fn steps(&self, run: &str) -> BTreeSet<u64> {
+        let mut steps = self.steps_on_disk(run);
+        if let (Some(copies), Ok(())) = (&self.copies, check_run_id(run)) {
+            steps.extend(copies.steps(run));
+        }
+        steps
+    }
+
+    fn steps_on_disk(&self, run: &str) -> BTreeSet<u64> {
         let entries = fs::read_dir(self.run_dir(run)).into_iter().flatten().flatten();
         let step = |e: fs::DirEntry| {
             let number = e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
@@ -186,7 +221,8 @@ impl RunStore {
     /// Stages of a step that have weights here.
     pub fn stages(&self, run: &str, step: u64) -> Result<BTreeSet<String>, CheckpointError> {
         check_run_id(run)?;
-        let manifest = read_manifest(&self.step_dir(run, step))?.unwrap_or_default();
+        self.fetch(run, step)?;
+        let manifest = Manifest::read(&self.step_dir(run, step))?.unwrap_or_default();
         let stage = |name: &String| name.strip_suffix(".safetensors").map(str::to_string);
         Ok(manifest.files.keys().filter_map(stage).collect())
     }
@@ -194,14 +230,15 @@ impl RunStore {
     /// The files of one stage; an error if they are not what was written.
     pub fn read(&self, run: &str, step: u64, stage: &str) -> Result<StageFiles, CheckpointError> {
         check_run_id(run)?;
+        self.fetch(run, step)?;
         let dir = self.step_dir(run, step);
-        let manifest = read_manifest(&dir)?.unwrap_or_default();
+        let manifest = Manifest::read(&dir)?.unwrap_or_default();
         let name = weights_file(stage);
-        let bytes = read_checked(&dir, &name, &manifest)?;
+        let bytes = manifest.read_file(&dir, &name)?;
         let weights = deserialize(&dir.join(&name), &bytes)?;
         let name = optimizer_file(stage);
         let known = manifest.files.contains_key(&name);
-        let optimizer = if known { read_checked(&dir, &name, &manifest)? } else { Vec::new() };
+        let optimizer = if known { manifest.read_file(&dir, &name)? } else { Vec::new() };
         Ok(StageFiles { weights, optimizer })
     }
 
@@ -226,16 +263,29 @@ impl RunStore {
         keep: usize,
         peer: &BTreeSet<u64>,
     ) -> Result<(), CheckpointError> {
-        let mut steps = self.steps(run);
-        self.pinned(run).map(|step| steps.remove(&step));
-        outdated(&steps, peer, keep).into_iter().try_for_each(|step| self.remove(run, step))
+        self.remove_among(run, |steps| outdated(&steps, peer, keep).into_iter().collect())
     }
 
     /// Drops checkpoints after `step`: the run went back and will write them again.
     pub fn drop_after(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
-        let mut later = self.steps(run).split_off(&(step + 1));
-        self.pinned(run).map(|step| later.remove(&step));
-        later.into_iter().try_for_each(|step| self.remove(run, step))
+        self.remove_among(run, |mut steps| steps.split_off(&(step + 1)))
+    }
+
+    /// Removes what is chosen of the steps on disk, and of those in `runs.store`; never the pinned one.
+    fn remove_among(
+        &self,
+        run: &str,
+        choose: impl Fn(BTreeSet<u64>) -> BTreeSet<u64>,
+    ) -> Result<(), CheckpointError> {
+        let pinned = self.pinned(run);
+        let chosen = |mut steps: BTreeSet<u64>| {
+            pinned.map(|step| steps.remove(&step));
+            choose(steps)
+        };
+        if let (Some(copies), Ok(())) = (&self.copies, check_run_id(run)) {
+            chosen(copies.steps(run)).into_iter().for_each(|step| copies.remove(run, step));
+        }
+        chosen(self.steps_on_disk(run)).into_iter().try_for_each(|step| self.remove(run, step))
     }
 
     fn remove(&self, run: &str, step: u64) -> Result<(), CheckpointError> {
@@ -258,7 +308,7 @@ fn write_step(
     let mut put = |name: String, bytes: &[u8]| {
         let path = dir.join(&name);
         write_synced(&path, bytes).map_err(|e| io_error(&path, e))?;
-        manifest.files.insert(name, digest(bytes));
+        manifest.add(name, bytes);
         Ok(())
     };
     for stage in state {
@@ -268,7 +318,30 @@ fn write_step(
         }
     }
     let path = dir.join(MANIFEST);
-    write_synced(&path, &to_json(&manifest)).map_err(|e| io_error(&path, e))
+    write_synced(&path, &manifest.to_json()).map_err(|e| io_error(&path, e))
+}
+
+/// Copies a step into `dir` and checks it; false if there is no such step.
+fn fetch_step(copies: &Copies, run: &str, step: u64, dir: &Path) -> Result<bool, CheckpointError> {
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?;
+    if !copies.get_manifest(run, step, dir) {
+        return Ok(false);
+    }
+    let manifest = Manifest::read(dir)?.unwrap_or_default();
+    let shown = |name: &str| PathBuf::from(copies.shown(run, step, name));
+    for name in manifest.files.keys() {
+        // Names from elsewhere must not lead elsewhere.
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(corrupt(&shown(MANIFEST), format!("{name:?} is no file's name")));
+        }
+        copies.get(run, step, name, dir).map_err(|problem| corrupt(&shown(name), problem))?;
+        manifest.read_file(dir, name).map_err(|e| match e {
+            CheckpointError::Corrupt { problem, .. } => corrupt(&shown(name), problem),
+            other => other,
+        })?;
+    }
+    Ok(true)
 }
 
 /// Puts `new` in the place of `target`, which may exist.
@@ -281,53 +354,12 @@ fn replace_dir(new: &Path, target: &Path) -> io::Result<()> {
     sync_parent(target)
 }
 
-/// Writes tensors as one safetensors file.
-pub fn write_weights(path: &Path, tensors: &NamedTensors) -> Result<(), CheckpointError> {
-    write_atomic(path, &serialize(path, tensors)?)
-}
-
 fn weights_file(stage: &str) -> String {
     format!("{stage}.safetensors")
 }
 
 fn optimizer_file(stage: &str) -> String {
     format!("{stage}.optimizer")
-}
-
-fn to_json(manifest: &Manifest) -> Vec<u8> {
-    serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
-    hash.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn read_manifest(dir: &Path) -> Result<Option<Manifest>, CheckpointError> {
-    let path = dir.join(MANIFEST);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io_error(&path, e)),
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| corrupt(&path, e))
-}
-
-fn read_checked(dir: &Path, name: &str, manifest: &Manifest) -> Result<Vec<u8>, CheckpointError> {
-    let path = dir.join(name);
-    let Some(expected) = manifest.files.get(name) else {
-        return Err(corrupt(&path, "is not in this checkpoint"));
-    };
-    let bytes = fs::read(&path).map_err(|e| io_error(&path, e))?;
-    let found = digest(&bytes);
-    if found == *expected {
-        return Ok(bytes);
-    }
-    Err(corrupt(&path, format!("SHA-256 is {found}, the manifest has {expected}")))
-}
-
-fn corrupt(path: &Path, problem: impl ToString) -> CheckpointError {
-    CheckpointError::Corrupt { path: path.display().to_string(), problem: problem.to_string() }
 }
 
 /// Groups `<stage>/<parameter>` names by stage; a stage without parameters has an empty group.
@@ -343,39 +375,10 @@ pub(super) fn by_stage(stages: &[String], weights: NamedTensors) -> BTreeMap<Str
     groups
 }
 
-fn serialize(dir: &Path, tensors: &NamedTensors) -> Result<Vec<u8>, CheckpointError> {
-    let view = |(name, tensor): &(String, HostTensor)| {
-        if tensor.dtype() != DType::F32 {
-            return Err(corrupt(dir, format!("{name} is not FP32")));
-        }
-        // Borrowed from `tensors`, not from the closure's argument.
-        Ok((name.clone(), tensor.shape().to_vec()))
-    };
-    let heads = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
-    let views = heads.into_iter().zip(tensors).map(|((name, shape), (_, tensor))| {
-        let view = TensorView::new(Dtype::F32, shape, tensor.data());
-        Ok((name, view.map_err(|e| corrupt(dir, e))?))
-    });
-    let views = views.collect::<Result<Vec<_>, CheckpointError>>()?;
-    safetensors::serialize(views, None).map_err(|e| corrupt(dir, e))
-}
-
-fn deserialize(path: &Path, bytes: &[u8]) -> Result<NamedTensors, CheckpointError> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| corrupt(path, e))?;
-    let tensor = |(name, view): (String, TensorView<'_>)| {
-        if view.dtype() != Dtype::F32 {
-            return Err(corrupt(path, format!("{name} is {:?}, not F32", view.dtype())));
-        }
-        let data = bytes::Bytes::copy_from_slice(view.data());
-        let tensor = HostTensor::new(DType::F32, view.shape().to_vec(), data);
-        Ok((name, tensor.map_err(|e| corrupt(path, e))?))
-    };
-    file.tensors().into_iter().map(tensor).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::HostTensor;
 
     fn state(stage: &str, value: f32) -> StageState {
         let tensor = HostTensor::from_f32(vec![2], &[value, -value]);

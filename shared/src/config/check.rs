@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::{codec, tensor::DType};
+use crate::{checkpoint::check_url, codec, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -17,6 +17,9 @@ impl Config {
         one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
         self.check_cloud()?;
         self.check_edge()?;
+        if let Some(url) = &self.runs.store {
+            check_url(url).map_err(|problem| ("runs.store".into(), problem))?;
+        }
         self.check_train()
     }
 

@@ -20,6 +20,7 @@ pub use self::{
     train::{MicroBatches, TrainConfig},
 };
 use crate::{
+    checkpoint::RunStore,
     codec,
     data::DataSpec,
     link::Profile,
@@ -162,6 +163,18 @@ pub struct PrepareConfig {
 pub struct RunsConfig {
     /// Checkpoints, metrics and the note of what is deployed.
     pub dir: PathBuf,
+    /// Where every checkpoint is copied to as well: `s3://BUCKET/PREFIX` or `file:///FOLDER`.
+    pub store: Option<String>,
+}
+
+impl RunsConfig {
+    /// The checkpoints of a node, `edge` or `cloud`.
+    pub fn open(&self, node: &str) -> Result<RunStore, String> {
+        match &self.store {
+            None => Ok(RunStore::new(self.dir.join(node))),
+            Some(url) => RunStore::with_copies(&self.dir, node, url, std::env::vars()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -272,6 +285,6 @@ impl Default for PrepareConfig {
 
 impl Default for RunsConfig {
     fn default() -> Self {
-        Self { dir: "runs".into() }
+        Self { dir: "runs".into(), store: None }
     }
 }
