@@ -153,7 +153,9 @@ impl Head {
             let segment = &mut own.head;
             if purpose == Purpose::Begin {
                 segment.forget();
-                own.last.as_mut().map(Segment::forget);
+                if let Some(last) = &mut own.last {
+                    last.forget();
+                }
             }
             let outcome = match purpose {
                 Purpose::Evaluate => segment.infer(&inputs).map(|activation| (activation, None)),
@@ -263,7 +265,9 @@ impl Head {
         let optimizer = self.half.training.optimizer.clone();
         let job = move || {
             own.head.commit(&optimizer, update);
-            own.last.as_mut().map(|last| last.commit(&optimizer, update));
+            if let Some(last) = &mut own.last {
+                last.commit(&optimizer, update);
+            }
             own
         };
         self.own = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
