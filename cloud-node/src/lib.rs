@@ -3,10 +3,10 @@
 //! [`stack`] is the picture of the server. An inference request walks `service` → `handshake` →
 //! `tails` (the tail of that split point and those weights) → a compute thread, and back. A
 //! training stream walks `train::stream` → `train::run` (one edge's tail, its ledger and its
-//! checkpoints) → a compute thread, and back. Edges that learn one model together
-//! meet in `group`. A generation stream walks `generate` (the caches of one
-//! sequence, the next token drawn from its logits). The node keeps no state of an edge between two
-//! inference requests, so any replica can answer any of them.
+//! checkpoints) → a compute thread, and back. Edges that learn one model together meet in `group`. A
+//! generation stream walks `generate` (the caches of one sequence, the next token drawn from its
+//! logits). The node keeps no state of an edge between two inference requests, so any replica can
+//! answer any of them.
 
 pub mod cli;
 mod clock;

@@ -76,6 +76,7 @@ pub(super) struct Active {
 }
 
 /// A turn that is open.
+#[derive(Default)]
 pub(super) struct Turn {
     /// Its own tail, where each has one; with a compute thread while it learns.
     pub tail: Option<Segment>,
@@ -85,6 +86,8 @@ pub(super) struct Turn {
     pub step: u64,
     /// Whether a tail has taken it and not answered yet.
     pub busy: bool,
+    /// Whether the gradient of its head is what it has to send next.
+    pub owes_gradient: bool,
 }
 
 pub(super) enum Sent {
@@ -93,6 +96,11 @@ pub(super) enum Sent {
 }
 
 impl Turn {
+    /// Whether a step has begun that is not over.
+    fn is_within_step(&self) -> bool {
+        self.waits() || self.owes_gradient
+    }
+
     /// Whether the edge has yet to be answered.
     fn waits(&self) -> bool {
         self.busy || self.sent.is_some()
@@ -323,7 +331,6 @@ impl Coordinator {
 
     fn sent(&mut self, edge: usize, number: u64, step: u64, sent: Sent) -> Result<(), Status> {
         let in_step = self.strategy.pace() == Pace::InStep;
-        let equal = self.strategy.heads() == Heads::Equal;
         if let Phase::Round(active) = &mut self.phase
             && active.round.number() == number
             && let Some(turn) = active.turns.get_mut(&edge)
@@ -332,12 +339,13 @@ impl Coordinator {
                 Sent::Batch(_) => turn.step + 1,
                 Sent::Gradient(_) => turn.step,
             };
-            let wanted = equal || matches!(sent, Sent::Batch(_));
+            let is_gradient = matches!(sent, Sent::Gradient(_));
+            let wanted = turn.owes_gradient == is_gradient;
             if turn.sent.is_some() || turn.busy || step != expected || !wanted {
                 let text = format!("edge {edge}: step {step} is out of order; join again");
-                return self.dismiss(edge, Status::failed_precondition(text));
+                return self.dismiss(edge, Status::aborted(text));
             }
-            (turn.step, turn.sent) = (step, Some(sent));
+            (turn.step, turn.sent, turn.owes_gradient) = (step, Some(sent), false);
             if in_step {
                 active.round.clock(edge, None);
             }
@@ -366,9 +374,9 @@ impl Coordinator {
         let samples = self.members.get(&edge).map_or(0, |m| m.samples);
         let heads = self.strategy.heads();
         let finish = match &mut self.phase {
-            Phase::Round(active) if active.turns.get(&edge).is_some_and(Turn::waits) => {
+            Phase::Round(active) if active.turns.get(&edge).is_some_and(Turn::is_within_step) => {
                 let text = format!("edge {edge} ended its turn within a step; join again");
-                return self.dismiss(edge, Status::failed_precondition(text));
+                return self.dismiss(edge, Status::aborted(text));
             }
             Phase::Round(active) => active.round.finish(number, edge),
             // The round is over; whether it was part of it, the edge need not know.
@@ -454,7 +462,7 @@ impl Coordinator {
         let EdgeStep { edge, loss, correct, samples, gradient } = done;
         let Phase::Round(active) = &mut self.phase else { return };
         let Some(turn) = active.turns.get_mut(&edge) else { return };
-        turn.busy = false;
+        (turn.busy, turn.owes_gradient) = (false, self.strategy.heads() == Heads::Equal);
         let gradient = wire::encode(gradient, self.shared.gradient_codec);
         let (round, step) = (active.round.number(), turn.step);
         if self.strategy.pace() == Pace::InStep {

@@ -131,7 +131,7 @@ impl Coordinator {
                 learning_rate: self.spec.learning_rate(round, self.rounds),
             }));
             if let Phase::Round(active) = &mut self.phase {
-                active.turns.insert(edge, Turn { tail: own, sent: None, step: 0, busy: false });
+                active.turns.insert(edge, Turn { tail: own, ..Turn::default() });
             }
         }
     }

