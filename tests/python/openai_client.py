@@ -176,7 +176,6 @@ def mistakes():
         ("a mixed prompt", "prompt", {"prompt": ["a", 1]}),
         ("max_tokens 0", "max_tokens", {"max_tokens": 0}),
         ("an empty prompt", None, {"prompt": ""}),
-        ("more tokens than positions", None, {"max_tokens": 100_000}),
         ("ids outside the vocabulary", None, {"prompt": [2**40], "echo": True}),
     ]:
         refused(what, bad, param, lambda: complete(**arguments))
@@ -190,6 +189,17 @@ def mistakes():
         ("top_logprobs alone", "top_logprobs", {"top_logprobs": 1}),
     ]:
         refused(what, bad, param, lambda: chat(**arguments))
+    for what, arguments in [
+        ("a prompt longer than the context", {"prompt": PROMPT * 5000}),
+        ("ids longer than the context", {"prompt": [5] * 5000}),
+        ("an answer longer than the context", {"max_tokens": 100_000}),
+    ]:
+        error = refused(what, bad, None, lambda: complete(**arguments))
+        check(f"code of {what}", error.code == "context_length_exceeded", error.body)
+    error = refused("a chat longer than the context", bad, None, lambda: chat(
+        messages=[{"role": "user", "content": PROMPT * 5000}]
+    ))
+    check("code of a long chat", error.code == "context_length_exceeded", error.body)
     harmless = complete(user="me", presence_penalty=0, best_of=1, seed=1)
     check("neutral values are accepted", harmless.choices, harmless)
     request = urllib.request.Request(f"http://{HTTP}/v1/completions", b"{", method="POST")

@@ -89,8 +89,12 @@ impl SplitGenerator {
             return bad(format!("the model {} does not generate", spec.family_name()));
         }
         let length = request.prompt.len();
-        if length == 0 || length >= positions {
-            return bad(format!("a prompt of {length} tokens; allowed: 1 to {}", positions - 1));
+        let allowed = || format!("a prompt of {length} tokens; allowed: 1 to {}", positions - 1);
+        if length == 0 {
+            return bad(allowed());
+        }
+        if length >= positions {
+            return Err(InferError::TooLong(allowed()));
         }
         let vocabulary = spec.output_shape().last().copied().unwrap_or(0) as i64;
         if let Some(id) = request.prompt.iter().find(|id| !(0..vocabulary).contains(*id)) {

@@ -16,6 +16,9 @@ pub enum InferError {
     /// The request is wrong and will be wrong again.
     #[error("{0}")]
     BadInput(String),
+    /// Prompt and answer have more tokens than the model has positions.
+    #[error("{0}")]
+    TooLong(String),
     /// The model or the version is not the one served.
     #[error("{0}")]
     UnknownModel(String),
@@ -39,7 +42,7 @@ pub enum InferError {
 impl InferError {
     pub fn grpc_code(&self) -> Code {
         match self {
-            Self::BadInput(_) => Code::InvalidArgument,
+            Self::BadInput(_) | Self::TooLong(_) => Code::InvalidArgument,
             Self::UnknownModel(_) => Code::NotFound,
             Self::TooLarge(_) | Self::Busy(_) => Code::ResourceExhausted,
             Self::Unavailable(_) => Code::Unavailable,
@@ -50,7 +53,7 @@ impl InferError {
 
     pub fn http_status(&self) -> StatusCode {
         match self {
-            Self::BadInput(_) => StatusCode::BAD_REQUEST,
+            Self::BadInput(_) | Self::TooLong(_) => StatusCode::BAD_REQUEST,
             Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -87,6 +90,7 @@ mod tests {
         let text = || "why".to_string();
         let table = [
             (InferError::BadInput(text()), Code::InvalidArgument, 400),
+            (InferError::TooLong(text()), Code::InvalidArgument, 400),
             (InferError::UnknownModel(text()), Code::NotFound, 404),
             (InferError::TooLarge(text()), Code::ResourceExhausted, 413),
             (InferError::Busy(text()), Code::ResourceExhausted, 429),

@@ -47,6 +47,7 @@ impl ApiError {
 impl From<InferError> for ApiError {
     fn from(error: InferError) -> Self {
         let code = match error {
+            InferError::TooLong(_) => Some("context_length_exceeded"),
             InferError::UnknownModel(_) => Some("model_not_found"),
             InferError::Busy(_) => Some("rate_limit_exceeded"),
             _ => None,

@@ -121,18 +121,18 @@ impl<G: Generator> TextService<G> {
         }
         let room = positions.saturating_sub(prompt);
         if room == 0 {
-            return bad(format!(
+            return Err(InferError::TooLong(format!(
                 "the prompt has {prompt} tokens; the model has {positions} positions for prompt and \
                  answer"
-            ));
+            )));
         }
         match asked {
             None => Ok(room.min(self.max_tokens)),
             Some(0) => bad("max_tokens is 0; ask for at least one token".into()),
-            Some(asked) if asked > room => bad(format!(
+            Some(asked) if asked > room => Err(InferError::TooLong(format!(
                 "the prompt has {prompt} tokens and max_tokens is {asked}; the model has {positions} \
                  positions for both: ask for at most {room}"
-            )),
+            ))),
             Some(asked) if asked > self.max_tokens => {
                 bad(format!("max_tokens is {asked}; this edge allows at most {}", self.max_tokens))
             }
