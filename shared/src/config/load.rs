@@ -74,6 +74,7 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
         problem,
     };
     config.check().map_err(refusal)?;
+    config.data = config.data.for_model(&config.model, config.weights.tokenizer_file());
     let profiles = file.parent().unwrap_or(Path::new("")).join(PROFILES);
     config.link.resolved = Profile::find(&config.link.profile, Some(&profiles))
         .map_err(|error| refusal(("link.profile".into(), error.to_string())))?;

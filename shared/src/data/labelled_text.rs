@@ -1,43 +1,57 @@
 //! Texts with a class: CSV or TSV with a header, or one JSON object a line (`.jsonl`).
 //!
-//! A text becomes token ids of a fixed length, cut or padded with 0, and a mask with 1 for a token and
-//! 0 for padding. Without a tokenizer a token is a byte plus one, so that 0 is left for padding.
+//! A text becomes token ids of a fixed length, cut or padded, and a mask with 1 for a token and 0 for
+//! padding. With a tokenizer they are its ids, special tokens included; without one a token is a byte
+//! plus one, so that 0 is left for padding.
 
 use std::{io::BufRead, path::Path};
 
 use serde_json::Value;
 
 use super::{
-    Column, DataError, Dropped, Table, Target,
+    Column, DataError, Dropped, Table, Target, Tokens,
     csv::{classes, content, is_missing, place, reader},
     table::integer_bytes,
 };
+use crate::text::Tokenizer;
 
 /// A row before its class is numbered: text and label, or why it cannot be used.
 type Row = Result<(String, String), String>;
 
-/// Reads the file; `length` is the number of tokens of every sample.
+/// Reads the columns of text and label; `length` is the number of tokens of every sample.
 pub fn read(
     path: &Path,
-    text: &str,
-    label: &str,
+    [text, label]: [&str; 2],
     length: usize,
+    unit: Tokens,
 ) -> Result<(Table, Dropped), DataError> {
     if length == 0 {
         return Err(content(path, "sequence must be at least 1".into()));
     }
+    let tokenizer = match unit {
+        Tokens::Byte => None,
+        Tokens::Character => {
+            let problem = "is read by byte or tokenizer: a class has no characters of its own";
+            return Err(content(path, problem.into()));
+        }
+        Tokens::Tokenizer(tokenizer) => Some(
+            tokenizer.with_longest(length).map_err(|e| content(path, format!("sequence: {e}")))?,
+        ),
+    };
     let jsonl = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
     let rows = if jsonl { json_rows(path, text, label)? } else { csv_rows(path, text, label)? };
     let (mut ids, mut mask, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     let mut dropped = Dropped::default();
     for (line, row) in rows {
         match row {
-            Ok((text, label)) => {
-                let (tokens, own_mask) = tokens(&text, length);
-                ids.extend(tokens);
-                mask.extend(own_mask);
-                labels.push(label);
-            }
+            Ok((text, label)) => match tokens(&text, length, tokenizer.as_ref()) {
+                Ok((tokens, own_mask)) => {
+                    ids.extend(tokens);
+                    mask.extend(own_mask);
+                    labels.push(label);
+                }
+                Err(reason) => dropped.add(reason, format_args!("line {line}")),
+            },
             Err(reason) => dropped.add(reason, format_args!("line {line}")),
         }
     }
@@ -56,12 +70,22 @@ pub fn read(
     Ok((table, dropped))
 }
 
-fn tokens(text: &str, length: usize) -> (Vec<i64>, Vec<i64>) {
-    let mut ids: Vec<i64> = text.bytes().take(length).map(|b| i64::from(b) + 1).collect();
+/// Ids and mask of one text, or why it has none.
+fn tokens(
+    text: &str,
+    length: usize,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(Vec<i64>, Vec<i64>), String> {
+    let (mut ids, padding) = match tokenizer {
+        Some(tokenizer) => {
+            (tokenizer.encode(text).map_err(|e| e.to_string())?, tokenizer.padding_id())
+        }
+        None => (text.bytes().take(length).map(|b| i64::from(b) + 1).collect(), 0),
+    };
     let mut mask = vec![1; ids.len()];
-    ids.resize(length, 0);
+    ids.resize(length, padding);
     mask.resize(length, 0);
-    (ids, mask)
+    Ok((ids, mask))
 }
 
 fn checked(text: &str, label: &str) -> Row {
@@ -123,7 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        read(&path, "text", "label", 4).unwrap()
+        read(&path, ["text", "label"], 4, Tokens::Byte).unwrap()
     }
 
     #[test]

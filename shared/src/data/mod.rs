@@ -13,6 +13,7 @@ mod dataset;
 mod digits;
 mod feed;
 mod idx;
+mod images;
 mod labelled_text;
 mod line;
 mod normalise;
@@ -22,6 +23,7 @@ mod shuffle;
 mod split;
 mod table;
 mod text;
+mod tokens;
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -32,15 +34,17 @@ pub use self::{
     digits::digits,
     feed::Feed,
     idx::{IdxDataset, IdxError},
+    images::ImageFolder,
     line::synthetic_line,
     normalise::Normalisation,
     plan::BatchPlan,
     prepared::{Manifest, Prepared, prepare},
     split::{Part, Split},
     table::{Column, Table},
-    text::{TextDataset, TextUnit},
+    text::TextDataset,
+    tokens::{TextUnit, Tokens},
 };
-use crate::checkpoint::CheckpointError;
+use crate::{checkpoint::CheckpointError, model::ModelSpec, tensor::DType};
 
 /// Why there is nothing to train on.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +92,13 @@ pub enum DataSpec {
     Digits,
     /// Images and labels in IDX files, uncompressed.
     Idx { images: PathBuf, labels: PathBuf },
+    /// A folder for each class, with PNG, JPEG and PPM files.
+    Images {
+        path: PathBuf,
+        /// `[channels, height, width]` of a sample; without it, what the model takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<[usize; 3]>,
+    },
     /// Numeric columns, and one that is the label.
     Csv {
         path: PathBuf,
@@ -104,6 +115,9 @@ pub enum DataSpec {
         sequence: usize,
         #[serde(default)]
         unit: TextUnit,
+        /// A `tokenizer.json`, for that unit; without it, the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tokenizer: Option<PathBuf>,
     },
     /// Texts with a class, cut or padded to `sequence` tokens.
     LabelledText {
@@ -113,6 +127,10 @@ pub enum DataSpec {
         #[serde(default = "label_column")]
         label: String,
         sequence: usize,
+        #[serde(default)]
+        unit: TextUnit,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tokenizer: Option<PathBuf>,
     },
     /// Points near the line y = 3x.
     SyntheticLine { samples: usize, noise: f32, seed: u64 },
@@ -137,6 +155,24 @@ fn no_fields<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D:
 }
 
 impl DataSpec {
+    /// With what is left out taken from the model: the shape of its images, and its tokenizer.
+    pub fn for_model(mut self, spec: &ModelSpec, model_tokenizer: Option<PathBuf>) -> Self {
+        match &mut self {
+            DataSpec::Images { input, .. } => {
+                let ports = spec.inputs();
+                let floats = ports.iter().find(|port| port.dtype == DType::F32);
+                let shape = floats.and_then(|port| port.largest().try_into().ok());
+                *input = input.or(shape);
+            }
+            DataSpec::Text { unit: TextUnit::Tokenizer, tokenizer, .. }
+            | DataSpec::LabelledText { unit: TextUnit::Tokenizer, tokenizer, .. } => {
+                *tokenizer = tokenizer.take().or(model_tokenizer);
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// Reads and checks the whole set; a row that cannot be used is an error.
     pub fn open(&self) -> Result<Arc<dyn Dataset>, DataError> {
         let (dataset, dropped) = self.collect()?;
@@ -158,15 +194,25 @@ impl DataSpec {
         Ok(match self {
             DataSpec::Digits => clean(Arc::new(digits()?)),
             DataSpec::Idx { images, labels } => clean(Arc::new(IdxDataset::open(images, labels)?)),
+            DataSpec::Images { path, input } => {
+                let input = input.ok_or_else(|| {
+                    let problem = "gives no samples: the model does not take images";
+                    csv::content(path, problem.into())
+                })?;
+                let (images, dropped) = ImageFolder::open(path, input)?;
+                (Arc::new(images), dropped)
+            }
             DataSpec::Csv { path, label, target, features } => {
                 let (table, dropped) = csv::read(path, label, *target, features.as_deref())?;
                 (Arc::new(table), dropped)
             }
-            DataSpec::Text { path, sequence, unit } => {
-                clean(Arc::new(TextDataset::open(path, *sequence, *unit)?))
+            DataSpec::Text { path, sequence, unit, tokenizer } => {
+                let tokens = Tokens::of(path, *unit, tokenizer.as_deref())?;
+                clean(Arc::new(TextDataset::open(path, *sequence, &tokens)?))
             }
-            DataSpec::LabelledText { path, text, label, sequence } => {
-                let (table, dropped) = labelled_text::read(path, text, label, *sequence)?;
+            DataSpec::LabelledText { path, text, label, sequence, unit, tokenizer } => {
+                let tokens = Tokens::of(path, *unit, tokenizer.as_deref())?;
+                let (table, dropped) = labelled_text::read(path, [text, label], *sequence, tokens)?;
                 (Arc::new(table), dropped)
             }
             DataSpec::SyntheticLine { samples, noise, seed } => {
@@ -184,13 +230,34 @@ mod tests {
     #[test]
     fn a_spec_is_written_by_kind() {
         let idx = DataSpec::Idx { images: "a".into(), labels: "b".into() };
+        let images = DataSpec::Images { path: "a".into(), input: None };
         for (spec, json) in [
             (DataSpec::Digits, r#"{"kind":"digits"}"#),
             (idx, r#"{"kind":"idx","images":"a","labels":"b"}"#),
+            (images, r#"{"kind":"images","path":"a"}"#),
         ] {
             assert_eq!(serde_json::to_string(&spec).unwrap(), json);
             assert_eq!(serde_json::from_str::<DataSpec>(json).unwrap(), spec);
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_models() {
+        let spec = ModelSpec::builtin("resnet18").unwrap();
+        let images = |input| DataSpec::Images { path: "a".into(), input };
+        assert_eq!(images(None).for_model(&spec, None), images(Some([3, 224, 224])));
+        assert_eq!(images(Some([1, 8, 8])).for_model(&spec, None), images(Some([1, 8, 8])));
+        let text = |unit, tokenizer: Option<&str>| DataSpec::Text {
+            path: "a".into(),
+            sequence: 4,
+            unit,
+            tokenizer: tokenizer.map(PathBuf::from),
+        };
+        let own = || Some(PathBuf::from("own"));
+        let (byte, token) = (TextUnit::Byte, TextUnit::Tokenizer);
+        assert_eq!(text(token, None).for_model(&spec, own()), text(token, Some("own")));
+        assert_eq!(text(token, Some("b")).for_model(&spec, own()), text(token, Some("b")));
+        assert_eq!(text(byte, None).for_model(&spec, own()), text(byte, None));
     }
 
     #[test]

@@ -1,22 +1,11 @@
 //! A text file as samples of a language model: windows, whose labels are the tokens one further.
 //!
-//! Without a tokenizer a token is a byte, or a character of those that the file has.
+//! The whole file is one sequence; a tokenizer's special tokens are not put around it.
 
 use std::path::Path;
 
-use super::{DataError, Dataset, Target, csv::content};
+use super::{DataError, Dataset, Target, Tokens, csv::content};
 use crate::model::Port;
-
-/// What a token is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TextUnit {
-    /// 256 tokens, for any text.
-    #[default]
-    Byte,
-    /// The characters that the file has, in the order of Unicode.
-    Character,
-}
 
 /// Windows of `length` tokens that follow one another; what is left at the end is not used.
 #[derive(Debug, Clone)]
@@ -28,12 +17,17 @@ pub struct TextDataset {
 }
 
 impl TextDataset {
-    pub fn open(path: &Path, length: usize, unit: TextUnit) -> Result<Self, DataError> {
+    pub fn open(path: &Path, length: usize, unit: &Tokens) -> Result<Self, DataError> {
         let bytes =
             std::fs::read(path).map_err(|source| DataError::Read { path: path.into(), source })?;
         let (tokens, vocabulary) = match unit {
-            TextUnit::Byte => (bytes.iter().map(|&b| i64::from(b)).collect(), 256),
-            TextUnit::Character => characters(path, &bytes)?,
+            Tokens::Byte => (bytes.iter().map(|&b| i64::from(b)).collect(), 256),
+            Tokens::Character => characters(utf8(path, &bytes)?),
+            Tokens::Tokenizer(tokenizer) => {
+                let ids = tokenizer.encode_plain(utf8(path, &bytes)?);
+                let ids = ids.map_err(|e| content(path, e.to_string()))?;
+                (ids, tokenizer.vocabulary())
+            }
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let set = Self { name, tokens, length, vocabulary };
@@ -44,15 +38,17 @@ impl TextDataset {
     }
 }
 
-fn characters(path: &Path, bytes: &[u8]) -> Result<(Vec<i64>, usize), DataError> {
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        content(path, format!("is not UTF-8 ({e}); unit = \"byte\" reads any file"))
-    })?;
+fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DataError> {
+    std::str::from_utf8(bytes)
+        .map_err(|e| content(path, format!("is not UTF-8 ({e}); unit = \"byte\" reads any file")))
+}
+
+fn characters(text: &str) -> (Vec<i64>, usize) {
     let mut known: Vec<char> = text.chars().collect();
     known.sort_unstable();
     known.dedup();
     let token = |c: char| known.binary_search(&c).unwrap_or(0) as i64;
-    Ok((text.chars().map(token).collect(), known.len()))
+    (text.chars().map(token).collect(), known.len())
 }
 
 fn append(tokens: &[i64], out: &mut Vec<u8>) {
@@ -91,16 +87,16 @@ mod tests {
     use super::*;
     use crate::data::gather;
 
-    fn open(text: &str, length: usize, unit: TextUnit) -> Result<TextDataset, DataError> {
+    fn open(text: &str, length: usize, unit: Tokens) -> Result<TextDataset, DataError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.txt");
         std::fs::write(&path, text).unwrap();
-        TextDataset::open(&path, length, unit)
+        TextDataset::open(&path, length, &unit)
     }
 
     #[test]
     fn labels_are_one_token_further() {
-        let set = open("hello, world", 4, TextUnit::Byte).unwrap();
+        let set = open("hello, world", 4, Tokens::Byte).unwrap();
         assert_eq!(set.len(), 2);
         let batch = gather(&set, &[1, 0]);
         let text = |t: &crate::tensor::HostTensor| {
@@ -113,15 +109,15 @@ mod tests {
 
     #[test]
     fn characters_are_numbered_in_unicode_order() {
-        let set = open("éaßaé", 2, TextUnit::Character).unwrap();
+        let set = open("éaßaé", 2, Tokens::Character).unwrap();
         assert_eq!(set.target(), Target::Tokens { length: 2, vocabulary: 3 });
         assert_eq!(gather(&set, &[0]).inputs[0].1.to_i64().unwrap(), [2, 0]);
     }
 
     #[test]
     fn a_file_too_short_for_one_window_is_refused() {
-        let error = open("abcd", 4, TextUnit::Byte).unwrap_err().to_string();
+        let error = open("abcd", 4, Tokens::Byte).unwrap_err().to_string();
         assert!(error.contains("too short for windows of 4 tokens"), "{error}");
-        assert!(open("abcde", 4, TextUnit::Byte).is_ok());
+        assert!(open("abcde", 4, Tokens::Byte).is_ok());
     }
 }
