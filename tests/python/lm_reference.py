@@ -4,7 +4,8 @@ FOLDER/case.json, written by shared/tests/zoo/decoder.rs:
   model       the spec as Cleave's configuration has it
   batch, sequence                            of the logits and of the training
   prompt, tokens                             of the generation
-  steps, optimizers {name: spec}             of the training; without them there is none
+  steps                                      batches to train on
+  optimizers {name: spec}                    of the training; without them there is none
 What it leaves there:
   model.safetensors      as save_pretrained writes the model with its head
   bare/model.safetensors                     the same without the head's class: other names
@@ -154,11 +155,11 @@ def main():
         with counter:
             model(input_ids=torch.zeros(1, longest, dtype=torch.long))
     expected["generated"], gap = continued(model, case)
+    inputs = torch.randint(0, vocabulary, (case["steps"], *shape))
+    labels = inputs.roll(-1, dims=-1)
+    labels[..., -1] = IGNORED
+    expected |= {"step_inputs": inputs, "step_labels": labels}
     if "optimizers" in case:
-        inputs = torch.randint(0, vocabulary, (case["steps"], *shape))
-        labels = inputs.roll(-1, dims=-1)
-        labels[..., -1] = IGNORED
-        expected |= {"step_inputs": inputs, "step_labels": labels}
         expected |= train(model, case, inputs, labels, base)
     save_file({k: v.contiguous() for k, v in expected.items()}, folder / "expected.safetensors")
     facts = {"flops": counter.get_total_flops(), "gap": gap}

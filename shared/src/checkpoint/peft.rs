@@ -55,7 +55,7 @@ pub fn write(
     let rank = first.and_then(|(_, a)| a.shape().first().copied());
     let rank = rank.ok_or_else(|| refuse("there are no adapters to write"))?;
     let input_major = layers.iter().any(|l| spec.is_input_major(&format!("{l}.weight")));
-    let mut layers: Vec<String> = layers.iter().map(|layer| format!("{prefix}{layer}")).collect();
+    let mut layers: Vec<String> = layers.iter().map(|layer| prefixed(prefix, layer)).collect();
     layers.dedup();
     let config = json!({
         "peft_type": "LORA",
@@ -68,11 +68,18 @@ pub fn write(
         "inference_mode": true,
     });
     fs::create_dir_all(folder).map_err(|e| io_error(folder, e))?;
-    let named =
-        |(name, tensor): &(String, HostTensor)| (format!("{PREFIX}{prefix}{name}"), tensor.clone());
+    let named = |(name, tensor): &(String, HostTensor)| {
+        (format!("{PREFIX}{}", prefixed(prefix, name)), tensor.clone())
+    };
     write_weights(&folder.join(TENSORS), &factors.iter().map(named).collect())?;
     let text = serde_json::to_vec_pretty(&config).expect("plain data");
     Ok(write_atomic(&folder.join(CONFIG), &text)?)
+}
+
+/// The head of a language model is beside what the prefix names: `lm_head`, `transformer.h.0`.
+fn prefixed(prefix: &str, name: &str) -> String {
+    let beside = name.split('.').next() == Some("lm_head");
+    if beside { name.to_string() } else { format!("{prefix}{name}") }
 }
 
 /// Reads a folder that PEFT wrote, and checks that its adapters fit this model.

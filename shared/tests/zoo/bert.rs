@@ -36,7 +36,11 @@ fn sizes(head: BertHead, hidden_act: BertAct) -> BertSpec {
     }
 }
 
-fn reference(spec: &ModelSpec, steps: usize) -> Reference {
+pub fn classifier() -> ModelSpec {
+    ModelSpec::Bert(sizes(BertHead::Classify, BertAct::Gelu))
+}
+
+pub fn reference(spec: &ModelSpec, steps: usize) -> Reference {
     let optimizers = json!({ "sgd": sgd(0.01), "adam": adam(0.001) });
     let case = json!({ "model": spec, "seed": 5, "steps": steps, "optimizers": optimizers });
     Reference::make(SCRIPT, &case)
@@ -98,7 +102,7 @@ fn trains_alike(spec: &ModelSpec, reference: &Reference, split: usize, name: &st
 
 #[test]
 fn a_classifier_is_transformers() {
-    let spec = ModelSpec::Bert(sizes(BertHead::Classify, BertAct::Gelu));
+    let spec = classifier();
     let reference = reference(&spec, STEPS);
     infers_alike(&spec, &reference);
     for split in 0..=spec.stage_count() {

@@ -31,7 +31,7 @@ const TRAINING: f64 = 1e-3;
 /// A step with a cache against a pass over the whole sequence: other sums of the same products.
 const CACHED: f64 = 1e-5;
 
-fn gpt2(tied: bool) -> ModelSpec {
+pub fn gpt2(tied: bool) -> ModelSpec {
     ModelSpec::Gpt2(Gpt2Spec {
         vocab_size: 61,
         n_positions: POSITIONS,
@@ -44,7 +44,7 @@ fn gpt2(tied: bool) -> ModelSpec {
 }
 
 /// Two query heads share a key; heads are wider than their share of the hidden states.
-fn llama(tied: bool) -> ModelSpec {
+pub fn llama(tied: bool) -> ModelSpec {
     ModelSpec::Llama(LlamaSpec {
         vocab_size: 61,
         hidden_size: 32,
@@ -73,14 +73,14 @@ fn stretched_llama() -> ModelSpec {
     ModelSpec::Llama(LlamaSpec { rope_theta: 100.0, rope_scaling: Some(scaling), ..sizes })
 }
 
-/// The reference of a spec; one that can be trained is.
-fn reference(spec: &ModelSpec) -> Reference {
+/// The reference of a spec, with batches to train on; one that can be trained is.
+pub fn reference(spec: &ModelSpec) -> Reference {
     assert_eq!(spec.check(), Ok(()));
     let mut case = json!({
         "model": spec, "batch": 3, "sequence": 11, "prompt": PROMPT, "tokens": TOKENS,
+        "steps": STEPS,
     });
     if spec.check_training().is_ok() {
-        case["steps"] = STEPS.into();
         case["optimizers"] = json!({ "sgd": sgd(0.01), "adam": adam(0.001) });
     }
     Reference::make(SCRIPT, &case)

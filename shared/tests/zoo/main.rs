@@ -7,6 +7,7 @@ mod bert;
 mod cnn;
 mod decoder;
 mod linear_regression;
+mod lora;
 mod losses;
 mod reference;
 mod rnn;

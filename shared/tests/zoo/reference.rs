@@ -64,7 +64,7 @@ pub fn run_python(script: &str, arguments: &[&Path]) -> String {
     text
 }
 
-fn read_tensors(path: &Path) -> HashMap<String, HostTensor> {
+pub fn read_tensors(path: &Path) -> HashMap<String, HostTensor> {
     let bytes = fs::read(path).unwrap();
     let parsed = SafeTensors::deserialize(&bytes).unwrap();
     let read = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {

@@ -83,7 +83,15 @@ impl SplitTraining {
     ) -> Self {
         let head = segment(spec, file, 0..split, true);
         let tail = segment(spec, file, split..spec.stage_count(), true);
+        Self::of([head, tail], loss, optimizer)
+    }
+
+    pub fn of([head, tail]: [Segment; 2], loss: LossKind, optimizer: OptimizerSpec) -> Self {
         Self { head, tail, loss, optimizer }
+    }
+
+    pub fn into_halves(self) -> [Segment; 2] {
+        [self.head, self.tail]
     }
 
     /// One step; the loss before it.
