@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cleave_shared::{
     config::{Config, ConfigArgs},
-    health, telemetry,
+    health, memory, telemetry,
 };
 
 /// Runs the tail of a split model for edge nodes.
@@ -28,6 +28,7 @@ enum Command {
 
 /// Runs the command line; exit code 1 for a failure, 2 for a bad command or configuration.
 pub fn main() -> ExitCode {
+    memory::keep_little();
     let cli = Cli::parse();
     let config = match cli.config.load() {
         Ok(config) => config,

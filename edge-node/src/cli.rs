@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cleave_shared::{
     config::{Config, ConfigArgs},
-    health,
+    health, memory,
     model::{ModelSpec, named::model_by_name},
     telemetry::{self, LogFormat},
 };
@@ -102,6 +102,7 @@ enum NodeCommand {
 
 /// Runs the command line; exit code 1 for a failure, 2 for a bad command or configuration.
 pub fn main() -> ExitCode {
+    memory::keep_little();
     let cli = Cli::parse();
     let command = match cli.command {
         Command::Link(args) => {

@@ -15,6 +15,7 @@ pub mod generate;
 pub mod health;
 pub mod link;
 pub mod listen;
+pub mod memory;
 pub mod model;
 pub mod session;
 pub mod shutdown;

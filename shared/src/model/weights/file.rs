@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -43,6 +44,8 @@ pub struct WeightFile {
 
 struct Shard {
     path: PathBuf,
+    file: File,
+    /// The file, mapped.
     data: Bytes,
 }
 
@@ -76,7 +79,7 @@ impl WeightFile {
         if let Some(index) = index {
             file.check_index(&index)?;
         }
-        file.fingerprint = file.digest();
+        file.fingerprint = file.digest().map_err(|e| error(&file.path, e.to_string()))?;
         Ok(file)
     }
 
@@ -120,7 +123,7 @@ impl WeightFile {
             }
         }
         drop(parsed);
-        self.shards.push(Shard { path: path.into(), data });
+        self.shards.push(Shard { path: path.into(), file, data });
         Ok(())
     }
 
@@ -134,18 +137,25 @@ impl WeightFile {
         Ok(())
     }
 
-    fn digest(&self) -> String {
+    /// The samples are read, not looked at where they are mapped: that would leave pages of every tensor
+    /// in the memory of a node that has a few stages.
+    fn digest(&self) -> io::Result<String> {
         let mut names: Vec<_> = self.tensors.iter().collect();
         names.sort_by_key(|(name, _)| *name);
         let mut hash = Sha256::new();
         for (name, entry) in names {
-            let bytes = self.bytes(entry);
+            let length = (entry.end - entry.begin).min(SAMPLE);
             hash.update(format!("{name}\0{:?}\0{:?}\0", entry.dtype, entry.shape));
-            hash.update(&bytes[..bytes.len().min(SAMPLE)]);
-            hash.update(&bytes[bytes.len().saturating_sub(SAMPLE)..]);
+            let mut file = &self.shards[entry.shard].file;
+            let mut sample = [0; SAMPLE];
+            for begin in [entry.begin, entry.end - length] {
+                file.seek(SeekFrom::Start(begin as u64))?;
+                file.read_exact(&mut sample[..length])?;
+                hash.update(&sample[..length]);
+            }
         }
         let digest: [u8; 32] = hash.finalize().into();
-        digest[..16].iter().map(|b| format!("{b:02x}")).collect()
+        Ok(digest[..16].iter().map(|b| format!("{b:02x}")).collect())
     }
 
     fn bytes(&self, entry: &Entry) -> Bytes {
