@@ -15,6 +15,7 @@ mod conv;
 mod decoder;
 mod filters;
 mod gpt2;
+mod im2col;
 mod inspect;
 mod lenet;
 mod linear;
