@@ -148,7 +148,10 @@ impl Adapted {
             close(&key, tensor, TRAINING)
         };
         let factors = ours.factors.iter().map(factor).fold(0.0, f64::max);
-        println!("{what}: losses {losses:.1e}, factors {factors:.1e}, logits {read:.1e?}");
+        println!(
+            "{what}: losses {losses:.1e}, factors {factors:.1e}, logits {:.1e} and {:.1e}",
+            read[0], read[1]
+        );
     }
 }
 
