@@ -35,6 +35,7 @@ impl Network {
                 Kind::Handshake { uplink, step } => self.handshake_arrived(uplink, step, at),
             }
         }
+        self.end_round(at);
         self.arm_arrival(way, index);
     }
 
@@ -67,7 +68,7 @@ impl Network {
         if flow.room().is_ok_and(|room| room > 0) {
             self.wakes.extend(flow.writer.take());
         }
-        self.pump(ack.flow, at);
+        self.pump_within_round(ack.flow, at);
     }
 
     pub(super) fn handshake_arrived(&mut self, uplink: FlowId, step: u8, at: u64) {

@@ -8,7 +8,7 @@ use super::{
     packet::{AckPacket, FlowId},
     receiver::{Answer, Arrived, Receiver},
     repair::{Clock, Repair, Seen, Sent, Verdict},
-    window::{Ack, Window},
+    window::{Ack, Out, Window},
 };
 
 /// Least bytes that may be on the way before the reader has taken them (Linux' tcp_rmem maximum).
@@ -16,6 +16,11 @@ const MIN_RECEIVE_WINDOW: u64 = 6 << 20;
 /// Least bytes that a writer may be ahead of the acknowledgements.
 const MIN_SEND_BUFFER: u64 = 256 << 10;
 const MAX_SEND_BUFFER: u64 = 64 << 20;
+
+/// What a packet takes in memory beside its payload; and the part of a second's sending that may be in the
+/// host's queue (sk_pacing_shift).
+const PACKET_MEMORY: u32 = 1280;
+const SMALL_QUEUE_SHIFT: u32 = 10;
 
 /// An error that can be told more than once, which [`io::Error`] cannot.
 #[derive(Clone, Debug)]
@@ -73,10 +78,13 @@ pub(super) struct Flow {
     last_sent: Stretch,
     acked: u64,
     delivered_seen: u64,
-    last_heard: u64,
+    /// When it last sent something.
+    sent_at: u64,
     /// When the last acknowledgement was sent, and how far it lets the sender go.
     stamp: u64,
     window_end: u64,
+    /// What it has in its host's queue, bytes of memory, in which round of the host's work.
+    queued: (u64, u64),
     pub(super) repair: Repair,
     /// In a lane's list of senders that wait for room.
     pub(super) waiting: bool,
@@ -108,9 +116,10 @@ impl Flow {
             last_sent: Stretch::default(),
             acked: 0,
             delivered_seen: 0,
-            last_heard: 0,
+            sent_at: 0,
             stamp: 0,
             window_end: u64::MAX,
+            queued: (0, 0),
             repair: Repair::new(mss),
             waiting: false,
             receiver: Receiver::new(mss, (2 * pipe).max(MIN_RECEIVE_WINDOW)),
@@ -178,10 +187,7 @@ impl Flow {
         };
         let allowed = match self.repair.allowance() {
             Some(allowance) => length <= allowance,
-            None => {
-                let allowed = window.segments() * f64::from(self.mss);
-                (self.repair.flight + length) as f64 <= allowed
-            }
+            None => self.repair.flight + length <= window.segments() * u64::from(self.mss),
         };
         (allowed || self.repair.probing).then_some(stretch)
     }
@@ -208,12 +214,13 @@ impl Flow {
     /// `stretch` was given to the link's queue, which had no room for it if `dropped`.
     pub(super) fn sent(&mut self, stretch: Stretch, now: u64, dropped: bool) {
         if self.repair.flight == 0
-            && self.last_heard > 0
+            && self.packets > 0
             && let Some(window) = &mut self.window
         {
-            window.after_idle(self.last_heard, now);
+            window.after_idle(self.sent_at, now);
         }
         self.packets += 1;
+        self.sent_at = now;
         self.repair.sent(Sent { stretch, order: self.packets, dropped }, self.acked, now);
         if stretch.end > self.sent {
             (self.sent, self.last_sent) = (stretch.end, stretch);
@@ -231,28 +238,55 @@ impl Flow {
             advanced: ack.next > self.acked,
             round_trip: now.saturating_sub(ack.echo),
         };
-        let before = self.repair.flight;
         self.delivered_seen += seen.fresh;
         self.acked = self.acked.max(ack.next);
-        self.last_heard = now;
         let Some(clock) = self.clock(now) else { return };
         let verdict = self.repair.acknowledged(&seen, clock);
         if verdict == Verdict::Lost {
             self.lost(Some(&seen));
         }
-        let mss = f64::from(self.mss);
-        if let Some(window) = &mut self.window
-            && self.repair.window_may_grow()
+        // What is only known to have passed a hole opens no window.
+        let grows = seen.advanced && self.repair.window_may_grow();
+        let out = self.packets_out();
+        if seen.fresh > 0
+            && let Some(window) = &mut self.window
         {
             window.on_ack(Ack {
                 now,
-                // What is only known to have passed a hole opens no window.
-                segments: if seen.advanced { seen.fresh as f64 / mss } else { 0.0 },
+                segments: if grows { seen.fresh.div_ceil(u64::from(self.mss)) } else { 0 },
                 rtt_ns: seen.round_trip,
                 acked: ack.next,
                 sent: self.sent,
-                flight: before as f64 / mss,
+                out,
             });
+        }
+    }
+
+    /// Whether one more packet may enter the host's queue in this round; counts it.
+    pub(super) fn may_queue(&mut self, round: u64) -> bool {
+        let Some(window) = &self.window else { return true };
+        let packet = u64::from(self.mss + PACKET_MEMORY);
+        let most = (window.pacing_rate(self.packets_out()) >> SMALL_QUEUE_SHIFT).max(2 * packet);
+        if self.queued.0 != round {
+            self.queued = (round, 0);
+        }
+        if self.queued.1 > most {
+            return false;
+        }
+        self.queued.1 += packet;
+        true
+    }
+
+    /// The sender has had its turn: whether its window held it up.
+    pub(super) fn had_turn(&mut self) {
+        let out = Out {
+            flight: self.repair.flight.div_ceil(u64::from(self.mss)),
+            segments: self.packets_out(),
+            acked: self.acked,
+            sent: self.sent,
+        };
+        if let Some(window) = &mut self.window {
+            window.used(out);
         }
     }
 
@@ -354,5 +388,42 @@ impl Flow {
             },
             _ => Taken::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::profile::Transport;
+
+    #[test]
+    fn a_host_takes_a_few_packets_of_a_sender_in_one_round() {
+        let mss = 1_448;
+        let transport =
+            Transport::Tcp { initial_window: 10, handshake: true, slow_start_after_idle: true };
+        let mut flow = Flow::new(0, mss, Window::new(&transport, mss), 1 << 20);
+        let taken = |flow: &mut Flow, round| (0..100).take_while(|_| flow.may_queue(round)).count();
+        // Nothing is known of the round trip: no bound.
+        assert_eq!(taken(&mut flow, 1), 100);
+        flow.write(Bytes::from(vec![0; 10 * mss as usize]));
+        flow.established = true;
+        while let Some(stretch) = flow.next_to_send() {
+            flow.sent(stretch, 0, false);
+        }
+        let next = u64::from(mss);
+        let ack = AckPacket {
+            flow: FlowId(0),
+            next,
+            latest: 1,
+            delivered: next,
+            window_end: 1 << 20,
+            echo: 0,
+        };
+        flow.acknowledged(&ack, 0, 10_000_000);
+        // 11 segments in 10 ms, twice that in slow start: 3.1 KB in a thousandth of a second. Two packets
+        // with their memory are more than that; the one that goes beyond is let in.
+        assert_eq!(taken(&mut flow, 2), 3);
+        assert_eq!(taken(&mut flow, 2), 0);
+        assert_eq!(taken(&mut flow, 3), 3, "the queue is empty again");
     }
 }

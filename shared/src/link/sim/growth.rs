@@ -83,10 +83,6 @@ impl ReceiveWindow {
         }
         (self.from, self.since) = (next, at);
     }
-
-    pub(super) fn is_growing(&self) -> bool {
-        self.offered < self.limit
-    }
 }
 
 #[cfg(test)]
@@ -113,6 +109,6 @@ mod tests {
         }
         // 40 packets a round trip, and what a sender in slow start may add.
         assert!((80_000..=300_000).contains(&window.offered), "{window:?}");
-        assert!(!window.is_growing());
+        assert_eq!(window.offered, window.limit);
     }
 }

@@ -17,9 +17,11 @@
 mod airtime;
 mod arrivals;
 mod capacity;
+mod cubic;
 mod fading;
 mod flow;
 mod growth;
+mod hystart;
 mod lane;
 mod packet;
 mod receiver;
@@ -56,6 +58,8 @@ use super::{
 
 /// IPv4, TCP and timestamps: what is not payload in a full packet.
 const PACKET_HEADERS: u32 = 52;
+/// Hosts count their timers in ticks (Linux' HZ of 1000).
+const NS_PER_TICK: u64 = 1_000_000;
 /// A sender with an open window offers this many packets in its turn, while the queue is shorter
 /// than that many bytes.
 const TURN_PACKETS: usize = 12;
@@ -107,6 +111,9 @@ pub struct Network {
     next_flow: u64,
     wakes: Vec<Waker>,
     candidates: Vec<Candidate>,
+    /// What landed together is one round of the hosts' work; senders that wait for its end.
+    round: u64,
+    throttled: Vec<FlowId>,
 }
 
 impl Network {
@@ -120,6 +127,8 @@ impl Network {
             next_flow: 0,
             wakes: Vec::new(),
             candidates: Vec::new(),
+            round: 0,
+            throttled: Vec::new(),
         }
     }
 
@@ -194,7 +203,7 @@ impl Network {
         let Some(at) = &self.devices[index] else { return uplink };
         let shakes = matches!(at.transport, Transport::Tcp { handshake: true, .. });
         for flow in [uplink, uplink.reverse()] {
-            let window = Window::new(&at.transport);
+            let window = Window::new(&at.transport, at.packet_payload);
             let mut new = Flow::new(index, at.packet_payload, window, at.pipe);
             new.established = !shakes;
             self.flows.insert(flow, new);

@@ -2,8 +2,8 @@
 //!
 //! As Linux 6.1 does it (net/ipv4/tcp_input.c): quick acks at first and while the window grows, unless
 //! the receiver sends data itself; else one for every second packet (RFC 5681 section 4.2), held back for
-//! 40 ms at most. Packets that come together are answered when the application has read them. While
-//! there is a hole the first three answers go at once and later ones are compressed.
+//! 40 ms at most; and what the application read is answered if that is more than one packet. While there
+//! is a hole the first three answers go at once and later ones are compressed.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ const QUICK_ANSWERS: u8 = 16;
 const HOLE_ANSWERS: u8 = 3;
 const HOLE_HOLD_NS: u64 = 1_000_000;
 const HOLE_HELD_MOST: u8 = 44;
+/// The window in a connection's first answer is larger by this than the buffer allows for, bytes.
+const OVERPROMISED: u64 = 1_064;
 /// A sender that was silent for longer is met with quick acks again (its least retransmission timeout).
 const SILENCE_NS: u64 = 200_000_000;
 
@@ -59,6 +61,8 @@ pub(super) struct Receiver {
     window: ReceiveWindow,
 
     unanswered: u8,
+    /// Nothing has been answered yet that counts against what the first window promised too much.
+    overpromised: bool,
     quick_answers: u8,
     /// The receiver sends data of its own, soon after what it hears (Linux' ping-pong mode): its answers
     /// can ride along.
@@ -117,6 +121,7 @@ impl Receiver {
             together: 0,
             window: ReceiveWindow::new(mss, most_window),
             unanswered: 0,
+            overpromised: true,
             quick_answers: QUICK_ANSWERS,
             interactive: false,
             hold: Hold(Hold::LEAST_NS),
@@ -174,9 +179,10 @@ impl Receiver {
         }
         let in_hole = !self.islands.is_empty() && packet.stretch.start > self.next;
         let quick = self.quick_answers > 0 && !self.interactive;
-        // Otherwise what is not read yet takes from the window, and the answer waits for that.
-        let at_once = self.together < 2 || self.window.is_growing();
-        if filled || quick || (self.unanswered >= 2 && !in_hole && at_once) {
+        // While what is not read yet takes from what was promised, the answer waits for the application.
+        // Whether that gets in between packets that come together is a matter of fractions of a µs.
+        let waits = self.overpromised && (now >> self.together.min(8)) & 1 == 0;
+        if filled || quick || (self.unanswered >= 2 && !in_hole && !waits) {
             self.quick_answers = self.quick_answers.saturating_sub(1);
             return Answer::Now(self.ack(flow, packet.sent_at));
         }
@@ -230,6 +236,7 @@ impl Receiver {
     }
 
     fn ack(&mut self, flow: FlowId, echo: u64) -> AckPacket {
+        self.overpromised &= self.next <= OVERPROMISED;
         (self.unanswered, self.hole_held, self.held) = (0, 0, None);
         AckPacket {
             flow,

@@ -189,10 +189,9 @@ impl Repair {
 
     /// Begins a recovery, over when all that was sent is acknowledged: the window comes down from `prior`
     /// to `target` segments. `seen` is the acknowledgement that showed the loss, if one did.
-    pub(super) fn recover(&mut self, sent: u64, prior: f64, target: f64, seen: Option<&Seen>) {
+    pub(super) fn recover(&mut self, sent: u64, prior: u64, target: u64, seen: Option<&Seen>) {
         (self.mode, self.until, self.probe) = (Mode::Recovery, sent, None);
-        let (target, prior) = (target as u64, (prior as u64).max(1));
-        self.reduction = Reduction { target, prior, ..Reduction::default() };
+        self.reduction = Reduction { target, prior: prior.max(1), ..Reduction::default() };
         match seen {
             Some(seen) => self.reduce(seen.fresh, seen.advanced, true),
             None => self.reduce(self.mss, false, false),
@@ -336,7 +335,7 @@ mod tests {
         }
         let third = seen(1_000, 4_000, 5, 1_000);
         assert_eq!(repair.acknowledged(&third, clock(10 * MS)), Verdict::Lost);
-        repair.recover(6_000, 10.0, 7.0, Some(&third));
+        repair.recover(6_000, 10, 7, Some(&third));
         assert_eq!(repair.resend.front().map(|s| s.start), Some(1_000));
         assert_eq!(repair.flight, 1_000, "the last one");
         assert!(repair.allowance() >= Some(1_000), "goes out at once");

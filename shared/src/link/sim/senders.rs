@@ -10,7 +10,29 @@ use super::{
 impl Network {
     /// Offers packets of a flow while its windows allow.
     pub(super) fn pump(&mut self, id: FlowId, now: u64) {
+        self.send(id, now, false);
+    }
+
+    /// The same for a flow whose acknowledgement came, perhaps along with others'. Linux lets a sender have
+    /// little in the host's own queues (tcp_small_queue_check()), which empty only after all that came
+    /// together is dealt with. So the packets of several flows take turns.
+    pub(super) fn pump_within_round(&mut self, id: FlowId, now: u64) {
+        self.send(id, now, true);
+    }
+
+    /// All that landed together is dealt with: the hosts' queues are empty, and who waited for that sends on.
+    pub(super) fn end_round(&mut self, now: u64) {
+        self.round += 1;
+        while !self.throttled.is_empty() {
+            let waiting = std::mem::take(&mut self.throttled);
+            waiting.into_iter().for_each(|id| self.send(id, now, true));
+            self.round += 1;
+        }
+    }
+
+    fn send(&mut self, id: FlowId, now: u64, small_queue: bool) {
         let way = way(id);
+        let round = self.round;
         let mut turn = 0;
         while let Some(flow) = self.flows.get_mut(&id)
             && let Some(stretch) = flow.next_to_send()
@@ -25,6 +47,12 @@ impl Network {
                 }
                 return;
             }
+            if small_queue && !flow.may_queue(round) {
+                if !self.throttled.contains(&id) {
+                    self.throttled.push(id);
+                }
+                break;
+            }
             turn += 1;
             let len = (stretch.end - stretch.start) as u32;
             let wire = len + device.packet_overhead;
@@ -36,6 +64,11 @@ impl Network {
             if let Some(flow) = self.flows.get_mut(&id) {
                 flow.sent(stretch, now, dropped);
             }
+        }
+        if turn > 0
+            && let Some(flow) = self.flows.get_mut(&id)
+        {
+            flow.had_turn();
         }
         self.set_timer(id, now);
     }

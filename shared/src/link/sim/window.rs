@@ -1,58 +1,45 @@
-//! How much a TCP sender may have in flight: slow start and CUBIC.
+//! How much a TCP sender may have in flight.
 //!
 //! The real connection runs over loopback, where its window never matters. Over a link with a round
 //! trip it does: the first 100 KB take several round trips, whatever the rate. So each direction of a
-//! connection has the window that Linux would give it (IW10, RFC 6928; slow start with HyStart, Ha and
-//! Rhee 2011; CUBIC, RFC 9438; restart after idle, RFC 5681 section 4.1), on the link's own clock.
+//! connection has the window that Linux would give it (IW10, RFC 6928; slow start, HyStart and CUBIC;
+//! restart after idle, RFC 5681 section 4.1), on the link's own clock.
 
-use super::{super::profile::Transport, repair::Clock};
+use super::{
+    super::profile::Transport,
+    cubic::Cubic,
+    hystart::{HyStart, Sample},
+    repair::Clock,
+};
 
-/// Below this window HyStart does not look, segments.
-const HYSTART_LOW: f64 = 16.0;
-const HYSTART_SAMPLES: u32 = 8;
-/// Acks closer than this belong to one train, ns.
-const TRAIN_GAP_NS: u64 = 2_000_000;
-/// What Linux allows for acks that were held back, ns.
-const ACK_DELAY_NS: u64 = 1_000_000;
-/// CUBIC's constants (RFC 9438 section 4.1, 4.6).
-const CUBIC_C: f64 = 0.4;
-const CUBIC_BETA: f64 = 717.0 / 1024.0;
-/// Before the first loss Linux lets the window grow by at least 1/20 a round trip.
-const FIRST_EPOCH_ACKS: f64 = 20.0;
 const MIN_RTO_NS: u64 = 200_000_000;
 const FIRST_RTO_NS: u64 = 1_000_000_000;
+/// The bundles that HyStart makes allowance for (hystart_ack_delay()): four of the largest, 1 ms at most.
+const BUNDLES_BYTES: u64 = 4 << 16;
+const MOST_ACK_DELAY_NS: u64 = 1_000_000;
 
 /// The congestion window of one sender, in segments.
 #[derive(Debug)]
 pub(super) struct Window {
-    initial: f64,
+    initial: u64,
     restarts: bool,
-    cwnd: f64,
-    ssthresh: f64,
-    last_max: f64,
-    epoch: Option<Epoch>,
+    mss: u64,
+    cwnd: u64,
+    ssthresh: u64,
+    cubic: Cubic,
     hystart: HyStart,
     rtt: RttEstimate,
+    usage: Usage,
 }
 
-#[derive(Debug)]
-struct Epoch {
-    start: u64,
-    k_s: f64,
-    origin: f64,
-    /// What Reno would have by now: CUBIC is never slower.
-    reno: f64,
-}
-
+/// Whether the window is what holds the sender up: else it does not grow (RFC 7661's concern, Linux'
+/// tcp_cwnd_validate()).
 #[derive(Debug, Default)]
-struct HyStart {
-    found: bool,
-    /// The round ends when this offset is acknowledged.
-    round_end: u64,
-    round_start: u64,
-    last_ack: u64,
-    least_rtt: u64,
-    samples: u32,
+struct Usage {
+    full: bool,
+    most_out: u64,
+    /// Judged anew when this offset is acknowledged.
+    until: u64,
 }
 
 #[derive(Debug, Default)]
@@ -67,34 +54,45 @@ struct RttEstimate {
 pub(super) struct Ack {
     pub(super) now: u64,
     /// Newly delivered, in segments.
-    pub(super) segments: f64,
+    pub(super) segments: u64,
     pub(super) rtt_ns: u64,
     /// Offset acknowledged, and the highest one sent.
     pub(super) acked: u64,
     pub(super) sent: u64,
-    /// In flight before this ack, segments.
-    pub(super) flight: f64,
+    /// On the way, segments.
+    pub(super) out: u64,
+}
+
+/// What is on the way after a sender's turn, in segments and as offsets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Out {
+    pub(super) flight: u64,
+    pub(super) segments: u64,
+    pub(super) acked: u64,
+    pub(super) sent: u64,
 }
 
 impl Window {
     /// None for an open window, whose sender only the link's queue holds back.
-    pub(super) fn new(transport: &Transport) -> Option<Self> {
+    pub(super) fn new(transport: &Transport, mss: u32) -> Option<Self> {
         let Transport::Tcp { initial_window, slow_start_after_idle, .. } = *transport else {
             return None;
         };
+        let initial = u64::from(initial_window.max(1));
         Some(Self {
-            initial: f64::from(initial_window.max(1)),
+            initial,
             restarts: slow_start_after_idle,
-            cwnd: f64::from(initial_window.max(1)),
-            ssthresh: f64::INFINITY,
-            last_max: 0.0,
-            epoch: None,
+            mss: u64::from(mss),
+            cwnd: initial,
+            ssthresh: u64::MAX,
+            cubic: Cubic::default(),
             hystart: HyStart::default(),
             rtt: RttEstimate::default(),
+            usage: Usage::default(),
         })
     }
 
-    pub(super) fn segments(&self) -> f64 {
+    pub(super) fn segments(&self) -> u64 {
         self.cwnd
     }
 
@@ -115,107 +113,88 @@ impl Window {
         self.rtt.smoothed
     }
 
-    /// A packet goes out at `now` after nothing was in flight since `last`.
+    /// A packet goes out at `now` after nothing was in flight, and nothing was sent since `last`.
     pub(super) fn after_idle(&mut self, last: u64, now: u64) {
         let rto = self.rto();
         let mut idle = now.saturating_sub(last);
+        self.cubic.stood_still(idle, now);
         if self.restarts && idle > rto {
-            self.ssthresh = self.ssthresh.max(self.cwnd * 0.75);
+            self.ssthresh = self.ssthresh.max(self.cwnd * 3 / 4);
             while idle > rto && self.cwnd > self.initial {
-                self.cwnd = (self.cwnd / 2.0).max(self.initial);
+                self.cwnd = (self.cwnd / 2).max(self.initial);
                 idle -= rto;
             }
         }
-        // CUBIC's clock does not run while nothing is sent.
-        self.epoch = None;
+    }
+
+    /// The sender has had its turn.
+    pub(super) fn used(&mut self, out: Out) {
+        let full = out.flight >= self.cwnd;
+        let usage = &mut self.usage;
+        if full || out.acked >= usage.until || (!usage.full && out.segments > usage.most_out) {
+            *usage = Usage { full, most_out: out.segments, until: out.sent };
+        }
+    }
+
+    fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
+    }
+
+    fn holds_up(&self) -> bool {
+        self.usage.full || (self.in_slow_start() && self.cwnd < 2 * self.usage.most_out)
     }
 
     pub(super) fn on_ack(&mut self, ack: Ack) {
         self.rtt.sample(ack.rtt_ns);
-        if self.cwnd < self.ssthresh {
-            if !self.hystart.found && self.hystart_found(ack) {
-                self.hystart.found = true;
+        // Round trips soon after a loss are not the path's own.
+        if !self.cubic.is_fresh(ack.now) {
+            self.hystart.measured(ack.rtt_ns);
+            if self.in_slow_start() && self.hystart.says_stop(self.cwnd, self.sample(ack)) {
                 self.ssthresh = self.cwnd;
             }
-            // Grows only if it was used (RFC 7661's concern, Linux' tcp_is_cwnd_limited).
-            if self.cwnd < 2.0 * ack.flight {
-                self.cwnd = (self.cwnd + ack.segments).min(self.ssthresh.max(self.cwnd));
-            }
-        } else if ack.flight + 2.0 >= self.cwnd {
-            self.cubic(ack);
+        }
+        if ack.segments == 0 || !self.holds_up() {
+            return;
+        }
+        let mut segments = ack.segments;
+        if self.in_slow_start() {
+            let grown = (self.cwnd + segments).min(self.ssthresh);
+            segments -= grown - self.cwnd;
+            self.cwnd = grown;
+        }
+        if segments > 0 {
+            self.cwnd = self.cubic.grown(self.cwnd, segments, self.hystart.least_rtt(), ack.now);
         }
     }
 
-    /// Whether the pipe shows signs of being full: acks of one round stretch over half a round trip,
-    /// or the least round trip of this round is longer than the least ever.
-    fn hystart_found(&mut self, ack: Ack) -> bool {
-        let (round, least) = (&mut self.hystart, self.rtt.least);
-        if ack.acked > round.round_end {
-            *round = HyStart {
-                round_end: ack.sent,
-                round_start: ack.now,
-                last_ack: ack.now,
-                least_rtt: u64::MAX,
-                ..HyStart::default()
-            };
-        }
-        if self.cwnd < HYSTART_LOW {
-            return false;
-        }
-        if ack.now.saturating_sub(round.last_ack) <= TRAIN_GAP_NS {
-            round.last_ack = ack.now;
-            if ack.now.saturating_sub(round.round_start) > (least + ACK_DELAY_NS) / 2 {
-                return true;
-            }
-        }
-        round.least_rtt = round.least_rtt.min(ack.rtt_ns);
-        if round.samples < HYSTART_SAMPLES {
-            round.samples += 1;
-            return false;
-        }
-        round.least_rtt > least + (least / 8).clamp(4_000_000, 16_000_000)
+    fn sample(&self, ack: Ack) -> Sample {
+        let Ack { now, rtt_ns, acked, sent, out, .. } = ack;
+        let delay = (BUNDLES_BYTES * 1_000_000_000).checked_div(self.pacing_rate(out));
+        let ack_delay_ns = delay.unwrap_or(u64::MAX).min(MOST_ACK_DELAY_NS);
+        Sample { now, rtt_ns, acked, sent, ack_delay_ns }
     }
 
-    fn cubic(&mut self, ack: Ack) {
-        let (cwnd, last_max) = (self.cwnd, self.last_max);
-        let epoch = self.epoch.get_or_insert_with(|| {
-            let origin = cwnd.max(last_max);
-            let k_s = ((origin - cwnd) / CUBIC_C).cbrt();
-            Epoch { start: ack.now, k_s, origin, reno: cwnd }
-        });
-        let t = (ack.now - epoch.start.min(ack.now) + self.rtt.least) as f64 / 1e9;
-        let target = epoch.origin + CUBIC_C * (t - epoch.k_s).powi(3);
-        let mut acks_per_segment = 100.0 * cwnd;
-        if target > cwnd {
-            acks_per_segment = cwnd / (target - cwnd);
-        }
-        if last_max == 0.0 {
-            acks_per_segment = acks_per_segment.min(FIRST_EPOCH_ACKS);
-        }
-        // Reno with CUBIC's smaller decrease: 3(1-b)/(1+b) segments a round trip.
-        epoch.reno += ack.segments * 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA) / cwnd;
-        if epoch.reno > cwnd {
-            acks_per_segment = acks_per_segment.min(cwnd / (epoch.reno - cwnd));
-        }
-        self.cwnd += ack.segments / acks_per_segment.max(2.0);
+    /// How fast the sender would go if it were paced, bytes/s, with so many segments out
+    /// (tcp_update_pacing_rate()).
+    pub(super) fn pacing_rate(&self, out: u64) -> u64 {
+        let percent = if self.cwnd < self.ssthresh / 2 { 200 } else { 120 };
+        let round = u128::from(self.cwnd.max(out) * self.mss * percent) * 10_000_000;
+        let rate = round.checked_div(u128::from(self.rtt.smoothed));
+        rate.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(u64::MAX)
     }
 
     /// A loss was noticed: once for each flight.
     pub(super) fn on_loss(&mut self) {
-        self.last_max = if self.cwnd < self.last_max {
-            self.cwnd * (1.0 + CUBIC_BETA) / 2.0
-        } else {
-            self.cwnd
-        };
-        self.cwnd = (self.cwnd * CUBIC_BETA).max(2.0);
+        self.cwnd = self.cubic.reduced(self.cwnd);
         self.ssthresh = self.cwnd;
-        self.epoch = None;
     }
 
-    /// Nothing was heard for too long: slow start from one segment.
+    /// Nothing was heard for too long: slow start from one segment, and all that was known about the path
+    /// is forgotten.
     pub(super) fn on_timeout(&mut self) {
         self.on_loss();
-        self.cwnd = 1.0;
+        self.cwnd = 1;
+        (self.cubic, self.hystart) = (Cubic::default(), HyStart::default());
     }
 }
 
