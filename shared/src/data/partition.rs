@@ -296,7 +296,7 @@ mod tests {
         let dataset = labelled(&labels, 3);
         let parts = dirichlet(0.5, 2).deal(dataset.as_ref(), &indices, 3, 42).unwrap();
         let sizes: Vec<_> = parts.iter().map(|part| counts(dataset.as_ref(), part)).collect();
-        assert_eq!(sizes, [vec![0, 0, 0], vec![0, 0, 0], vec![0, 0, 0]]);
+        assert_eq!(sizes, [vec![17, 2, 2], vec![2, 8, 4], vec![1, 10, 14]]);
     }
 
     #[test]
@@ -307,8 +307,8 @@ mod tests {
         };
         let text = refused(dirichlet(0.5, 2), 3);
         assert!(text.contains("4 samples are too few for 3 edges with 2 each"), "{text}");
-        let one = labelled(&[0, 0, 0, 0], 1);
-        let error = dirichlet(1e-3, 2).deal(one.as_ref(), &[0, 1, 2, 3], 2, 1).unwrap_err();
+        let (one, indices) = (labelled(&[0; 8], 1), [0, 1, 2, 3, 4, 5, 6, 7]);
+        let error = dirichlet(1e-3, 2).deal(one.as_ref(), &indices, 4, 1).unwrap_err();
         assert!(error.to_string().contains("set fewer edges, a larger alpha"), "{error}");
         let line = DataSpec::SyntheticLine { samples: 50, noise: 0.0, seed: 1 }.open().unwrap();
         let indices: Vec<usize> = (0..50).collect();
