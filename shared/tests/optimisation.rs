@@ -266,17 +266,13 @@ fn adapted(
     weights: &NamedTensors,
     lora: &LoraSpec,
 ) -> [Segment; 2] {
-    let mut both = halves(spec, split, weights);
-    attach(&mut both, spec, lora, &mut SeededWeights(lora.seed));
-    both
-}
-
-fn attach(both: &mut [Segment; 2], spec: &ModelSpec, lora: &LoraSpec, factors: &mut dyn Weights) {
     use cleave_shared::model::Side;
+    let mut both = halves(spec, split, weights);
     for (half, side) in both.iter_mut().zip([Side::Edge, Side::Cloud]) {
         let here = lora.sides.include(side).then_some(lora);
-        half.adapt(spec, here, factors).unwrap();
+        half.adapt(spec, here, &mut SeededWeights(lora.seed)).unwrap();
     }
+    both
 }
 
 /// Factors of adapters, and all other weights.
@@ -310,23 +306,12 @@ fn adapters_learn_and_the_base_does_not() {
         assert_eq!(stored, learned);
 
         // What is served: the base with the adapters in it, which is what was trained.
-        let stages = spec.stage_count();
-        let plain = |range| Segment::build(&spec, range, &mut loaded(&weights), false).unwrap();
-        let mut learnt = [plain(0..5), plain(5..stages)];
-        attach(&mut learnt, &spec, &lora, &mut loaded(&learned));
         let base: Box<dyn Weights> = Box::new(loaded(&weights));
         let mut merged = MergedWeights::new(base, learned, lora.scale(), |_| false);
+        let stages = spec.stage_count();
         let served = Segment::build(&spec, 0..stages, &mut merged, false).unwrap();
-        let served = served.infer(&inputs).unwrap();
-        let answer = |[head, tail]: &[Segment; 2]| {
-            let activation = head.infer(&inputs).unwrap();
-            tail.infer(&activation).unwrap()
-        };
-        assert_eq!(served, answer(&learnt), "{sides:?}");
-        // A model that is trained convolves with other sums of the same products.
-        let [served, trained] = [served, answer(&both)].map(|t| t[0].1.to_f32().unwrap());
-        let off = served.iter().zip(&trained).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(off < 1e-5, "{sides:?}: {off:e}");
+        let activation = both[0].infer(&inputs).unwrap();
+        assert_eq!(served.infer(&inputs).unwrap(), both[1].infer(&activation).unwrap());
     }
     let nothing = LoraSpec { targets: vec!["conv9".into()], ..Default::default() };
     let [head, mut tail] = adapted(&spec, 4, &weights, &nothing);

@@ -88,9 +88,13 @@ def picture(generator, width, height):
 
 def covering(image, mode):
     """Scaled until it covers the input, the middle of it kept."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    fitted = ImageOps.fit(image.convert("RGB"), (WIDTH, HEIGHT), method=Image.Resampling.BILINEAR)
+    scale = max(WIDTH / image.width, HEIGHT / image.height)
+    size = (round(image.width * scale), round(image.height * scale))
+    whole = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - WIDTH) // 2, (size[1] - HEIGHT) // 2
+    fitted = whole.crop((left, top, left + WIDTH, top + HEIGHT))
     pixels = np.asarray(fitted.convert(mode), dtype=np.float32)
     return torch.from_numpy(pixels.reshape(HEIGHT, WIDTH, -1).transpose(2, 0, 1).copy())
 

@@ -17,7 +17,6 @@ use burn::{
 use super::{
     Activation, Block, Init, ModelError, Params, Pass, StagePlan, Value,
     blocks::{Dense, rank4, shape_error},
-    im2col::convolve,
     spec::sizes_in_range,
 };
 
@@ -43,7 +42,7 @@ impl Window {
     }
 
     /// Extent of the output; 0 if the window does not fit once.
-    pub fn output(&self, extent: usize) -> usize {
+    fn output(&self, extent: usize) -> usize {
         match (extent + 2 * self.padding).checked_sub(self.size) {
             Some(room) => room / self.stride + 1,
             None => 0,
@@ -159,19 +158,9 @@ impl Conv2d {
             return Err(shape_error(stage, format!("{channels} channels"), &x.dims()));
         }
         self.window.check(stage, &x)?;
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(|b| b.val()));
-        let Window { size, stride, padding } = self.window;
-        // burn is frugal with one tap and with one channel a group.
-        let frugal = (size, stride, padding) == (1, 1, 0) || self.groups > 1;
-        if frugal || x.is_autodiff() {
-            let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups);
-            return Ok(conv2d(x, weight, bias, options));
-        }
-        let y = convolve(x, weight, self.window);
-        Ok(match bias {
-            Some(bias) => y + bias.reshape([1, -1, 1, 1]),
-            None => y,
-        })
+        let Window { stride, padding, .. } = self.window;
+        let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups);
+        Ok(conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options))
     }
 }
 

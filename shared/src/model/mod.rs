@@ -16,7 +16,6 @@ mod decoder;
 mod filters;
 mod gpt2;
 mod gradients;
-mod im2col;
 mod inspect;
 mod lenet;
 mod linear;
