@@ -154,10 +154,9 @@ impl Shared {
         let (shared, rounds) = (self.clone(), join.rounds);
         let coordinator = blocking(move || {
             let (store, id) = (run.library.store().clone(), run.id.clone());
-            let dir = store.run_dir(&id);
-            match RunFile::read(&dir).map_err(store_status)? {
+            match RunFile::read(&store, &id).map_err(store_status)? {
                 Some(known) => refuse(&id, known.differences(&file))?,
-                None => file.write(&dir).map_err(store_status)?,
+                None => file.write(&store, &id).map_err(store_status)?,
             }
             let round = store.steps(&id).last().copied().unwrap_or(0);
             tracing::info!(run = id, round, "group opened");
