@@ -134,7 +134,7 @@ fn checked(name: &str, tensor: &HostTensor, samples: u64) -> Result<Vec<f32>, Av
     let values = tensor.to_f32().expect("FP32");
     // The bound leaves room for a million edges.
     let most = (MOST / samples as f64 / 1e6) as f32;
-    match values.iter().find(|value| !(value.abs() <= most)) {
+    match values.iter().find(|value| value.is_nan() || value.abs() > most) {
         Some(&value) => Err(AverageError::Value { name: name.into(), value }),
         None => Ok(values),
     }
