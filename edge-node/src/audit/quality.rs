@@ -71,7 +71,7 @@ fn window(extent: usize) -> Option<Vec<f64>> {
         0..=2 => return None,
         3..=10 => {
             let size = extent.min(7);
-            vec![1.0; if size % 2 == 0 { size - 1 } else { size }]
+            vec![1.0; if size.is_multiple_of(2) { size - 1 } else { size }]
         }
         _ => (-5..=5).map(|d: i32| (-f64::from(d * d) / (2.0 * 1.5 * 1.5)).exp()).collect(),
     };

@@ -63,7 +63,8 @@ async fn both_nodes_go_on_from_a_bucket_without_their_disks() {
     let step = nodes.runs().join("edge").join("a").join("step-00000050");
     let there = async || step.exists().then_some(());
     eventually("a checkpoint", there).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
-    (drop(training), nodes.cloud = None);
+    drop(training);
+    nodes.cloud = None;
     fs::remove_dir_all(nodes.runs()).unwrap();
 
     nodes.start_cloud().await;

@@ -40,7 +40,7 @@ fn range(values: &[f32], levels: f32) -> (f32, f32) {
         low[lane] = if v < low[lane] { v } else { low[lane] };
         high[lane] = if v > high[lane] { v } else { high[lane] };
         // 0 for a finite number, NaN for others.
-        broken[lane] += v - v;
+        broken[lane] += v * 0.0;
     };
     for eight in &mut eights {
         (0..8).for_each(|lane| take(lane, eight[lane]));

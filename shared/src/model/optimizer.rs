@@ -50,8 +50,10 @@ impl OptimizerSpec {
     }
 
     pub(super) fn init(&self) -> ModuleOptimizer {
-        let decay =
-            |penalty: f64| (penalty > 0.0).then(|| WeightDecayConfig { penalty: penalty as f32 });
+        let decay = |penalty: f64| {
+            let config = WeightDecayConfig { penalty: penalty as f32 };
+            (penalty > 0.0).then_some(config)
+        };
         match *self {
             Self::Sgd { momentum, weight_decay, .. } => {
                 let moved = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);

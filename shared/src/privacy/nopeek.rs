@@ -29,7 +29,8 @@ pub fn penalty(input: &Activation, smashed: &Activation) -> Tensor<1> {
             let correlation = covariance / variances.clamp_min(TINY * TINY).sqrt();
             correlation.clamp_min(TINY).sqrt()
         }
-        (Some(rows), _) | (_, Some(rows)) => rows.sum().mul_scalar(0.0),
+        // Of the activation if it has floats: what is learned has a gradient.
+        (_, Some(rows)) | (Some(rows), None) => rows.sum().mul_scalar(0.0),
         (None, None) => Tensor::zeros([1], &Device::flex()),
     }
 }

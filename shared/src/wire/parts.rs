@@ -21,6 +21,8 @@ macro_rules! parts {
                 }
             }
 
+            // Some messages have a number besides.
+            #[allow(clippy::needless_update)]
             fn from_chunk(chunk: v1::TensorChunk) -> Self {
                 Self { kind: Some(v1::$module::Kind::Chunk(chunk)), ..Default::default() }
             }

@@ -73,7 +73,7 @@ impl Cubic {
             self.follow_curve(cwnd, acked, least_rtt, tick);
         }
         if let Some(epoch) = &mut self.epoch {
-            let step = (cwnd * RENO_EIGHTHS >> 3).max(1);
+            let step = ((cwnd * RENO_EIGHTHS) >> 3).max(1);
             epoch.reno += epoch.acked / step;
             epoch.acked %= step;
             if epoch.reno > cwnd {
