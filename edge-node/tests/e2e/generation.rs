@@ -244,7 +244,6 @@ async fn stop_tokens_end_a_sequence_and_bad_requests_are_refused() {
 
     let refused = [
         (Generation { prompt: vec![], ..request(5) }, "a prompt of 0 tokens"),
-        (Generation { prompt: vec![1; 200], ..request(5) }, "allowed: 1 to 199"),
         (Generation { prompt: vec![97], ..request(5) }, "token id 97 is not in 0..97"),
         (Generation { prompt: vec![-1], ..request(5) }, "token id -1"),
         (request(0), "max_tokens is 0"),
@@ -259,6 +258,9 @@ async fn stop_tokens_end_a_sequence_and_bad_requests_are_refused() {
         };
         assert!(found.contains(text), "{found}");
     }
+    let long = Generation { prompt: vec![1; 200], ..request(5) };
+    let Err(InferError::TooLong(found)) = generator.generate(long).await else { panic!() };
+    assert!(found.contains("allowed: 1 to 199"), "{found}");
 }
 
 fn open(nodes: &Nodes, session: &str, max_positions: u32) -> Kind {
