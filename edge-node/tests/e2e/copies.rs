@@ -77,6 +77,7 @@ async fn both_nodes_go_on_from_a_bucket_without_their_disks() {
     finishes(&nodes, nodes.launch_training(&["--resume", "--run", "a"])).await;
     let metrics = fs::read_to_string(nodes.runs().join("edge").join("a").join("metrics.jsonl"));
     let lines = metrics.unwrap().lines().count();
-    assert!(lines < 123 - 40, "it began again from the seed: {lines} lines");
+    // The edge has step 50 on its disk, so step 40 is in the bucket, from both.
+    assert!(lines <= 123 - 40, "it began again from the seed: {lines} lines");
     assert!(last_step(&nodes) == last_step(&undisturbed), "the weights are not those of one run");
 }
