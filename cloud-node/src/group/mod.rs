@@ -43,8 +43,8 @@ use self::{coordinator::Coordinator, stream::Event};
 use crate::{
     handshake::Handshake,
     service::blocking,
-    train::RunFile,
-    weights::{library_status, store_status},
+    train::{RunFile, refuse},
+    weights::library_status,
 };
 
 /// Replies that wait for the network: the chunks of a head.
@@ -154,10 +154,7 @@ impl Shared {
         let (shared, rounds) = (self.clone(), join.rounds);
         let coordinator = blocking(move || {
             let (store, id) = (run.library.store().clone(), run.id.clone());
-            match RunFile::read(&store, &id).map_err(store_status)? {
-                Some(known) => refuse(&id, known.differences(&file))?,
-                None => file.write(&store, &id).map_err(store_status)?,
-            }
+            file.claim(&store, &id)?;
             let round = store.steps(&id).last().copied().unwrap_or(0);
             tracing::info!(run = id, round, "group opened");
             let opened = Coordinator::open(shared, run, cut.split, spec, rounds, round);
@@ -175,17 +172,6 @@ impl Shared {
 
     fn groups(&self) -> MutexGuard<'_, HashMap<String, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Refuses to continue a group as something else than it was.
-fn refuse(run: &str, differences: Vec<String>) -> Result<(), Status> {
-    match differences.is_empty() {
-        true => Ok(()),
-        false => {
-            let lines = differences.join("; ");
-            Err(Status::failed_precondition(format!("run {run} exists and differs: {lines}")))
-        }
     }
 }
 

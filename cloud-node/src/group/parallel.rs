@@ -7,13 +7,13 @@
 //! is what one edge would learn from the joint batches.
 
 use cleave_shared::{
-    model::{ModelError, Segment, Update},
+    model::{ModelError, Segment},
     session::GroupSpec,
     tensor::{DType, HostTensor},
     wire::NamedTensors,
 };
 
-use super::strategy::{EdgeBatch, EdgeStep, Heads, Pace, Strategy};
+use super::strategy::{EdgeBatch, EdgeStep, Heads, Pace, Strategy, update};
 
 pub struct Parallel;
 
@@ -38,11 +38,7 @@ impl Strategy for Parallel {
             .map(|b| (b.edge, b.labels.shape().first().copied().unwrap_or(0)))
             .collect();
         let (activation, labels) = join(batches)?;
-        let training = &spec.training;
-        let done = tail.loss_pass(&activation, &labels, training.loss, 1.0, true);
-        let done = done.inspect_err(|_| tail.forget())?;
-        tail.commit(&training.optimizer, Update::at(learning_rate));
-        let samples = labels.shape().iter().product::<usize>() as u64;
+        let (done, samples) = update(tail, &activation, &labels, spec, learning_rate)?;
         let mut start = 0;
         let part = |(edge, count): (usize, usize)| {
             let gradient = rows_of(&done.gradient, start, count);

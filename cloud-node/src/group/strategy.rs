@@ -1,7 +1,7 @@
 //! What a topology is, behind one trait: who computes when, whose tail learns, what becomes of heads.
 
 use cleave_shared::{
-    model::{ModelError, Segment, Update},
+    model::{LossPass, ModelError, Segment, Update},
     session::{GroupSpec, TopologyKind},
     tensor::HostTensor,
     wire::NamedTensors,
@@ -93,12 +93,23 @@ pub fn learn(
     learning_rate: f64,
 ) -> Result<EdgeStep, ModelError> {
     let EdgeBatch { edge, activation, labels } = batch;
+    let (done, samples) = update(tail, &activation, &labels, spec, learning_rate)?;
+    let LossPass { loss, correct, gradient } = done;
+    Ok(EdgeStep { edge, loss, correct, samples, gradient })
+}
+
+/// One update of the tail; what came of it, and how many samples there were.
+pub fn update(
+    tail: &mut Segment,
+    activation: &NamedTensors,
+    labels: &HostTensor,
+    spec: &GroupSpec,
+    learning_rate: f64,
+) -> Result<(LossPass, u64), ModelError> {
     let training = &spec.training;
-    let done = tail.loss_pass(&activation, &labels, training.loss, 1.0, true);
+    let done = tail.loss_pass(activation, labels, training.loss, 1.0, true);
     // What a refused batch added up must not be part of the next.
     let done = done.inspect_err(|_| tail.forget())?;
     tail.commit(&training.optimizer, Update::at(learning_rate));
-    let samples = labels.shape().iter().product::<usize>() as u64;
-    let (loss, correct) = (done.loss, done.correct);
-    Ok(EdgeStep { edge, loss, correct, samples, gradient: done.gradient })
+    Ok((done, labels.shape().iter().product::<usize>() as u64))
 }

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-pub use self::run_file::RunFile;
+pub use self::run_file::{RunFile, refuse};
 use self::table::RunTable;
 use crate::{clock::Clock, handshake::Handshake, tails::Tails};
 

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Instant};
 
 use cleave_shared::{
-    checkpoint::{RunStore, TrainingRun},
-    model::{ForwardPass, Segment, Side, Update},
+    checkpoint::TrainingRun,
+    model::{ForwardPass, LossPass, ModelError, Segment, Side, Update},
     session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
     wire::{self, NamedTensors, v1},
@@ -80,7 +80,7 @@ pub async fn open(
     let tails = shared.tails.clone();
     let (restored, resume) = blocking(move || {
         let (store, id) = (half.library.store(), &half.id);
-        check_identity(store, id, &asked)?;
+        asked.claim(store, id)?;
         let cloud = Holdings { checkpoints: store.steps(id), ..memory.clone().unwrap_or_default() };
         let resume = agree(&edge, &cloud);
         if matches!(resume.cloud, Source::Live | Source::Commit) && memory.is_some() {
@@ -104,21 +104,6 @@ pub async fn open(
         }
     }
     Ok(resume.step)
-}
-
-/// Refuses to continue a run as something else than it was.
-fn check_identity(store: &RunStore, id: &str, asked: &RunFile) -> Result<(), Status> {
-    match RunFile::read(store, id).map_err(store_status)? {
-        None => asked.write(store, id).map_err(store_status),
-        Some(file) => {
-            let lines = file.differences(asked);
-            if lines.is_empty() {
-                return Ok(());
-            }
-            let lines = lines.join("; ");
-            Err(Status::failed_precondition(format!("run {id} exists and differs: {lines}")))
-        }
-    }
 }
 
 impl Run {
@@ -150,18 +135,14 @@ impl Run {
             self.passes.clear();
             self.ledger.forget();
         }
-        let mut tail = self.take_tail()?;
         let (codec, begin) = (shared.activation_codec, Instant::now());
-        let job = move || {
+        let job = move |tail: &mut Segment| {
             if first {
                 tail.forget();
             }
-            let done = tail.forward(&activation, want_gradient);
-            (tail, done)
+            tail.forward(&activation, want_gradient)
         };
-        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
-        let (output, pass) = done.map_err(model_status)?;
+        let (output, pass) = self.on_tail(shared, job).await?.map_err(model_status)?;
         self.passes.insert(index, Waiting { step: id, count, pass });
         let activation = wire::encode(output, codec);
         Ok(v1::TrainForwarded { id, micro_batch: index, activation, tail_ms: ms_since(begin) })
@@ -182,35 +163,13 @@ impl Run {
             ))
         })?;
         let place = self.ledger.prepare(id, index, count).map_err(disorder)?;
-        let mut tail = self.take_tail()?;
-        let wants_square = place.last && self.half.training.clip_norm.is_some();
-        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
-        let received_ns = clock.now_ns();
-        let job = move || {
-            let begun_ns = clock.now_ns();
-            let done = tail.backward(pass, &gradient);
-            let ended_ns = clock.now_ns();
-            let reply = done.map(|gradient| v1::TrainPrepared {
-                id,
-                micro_batch: index,
-                gradient: wire::encode(gradient, codec),
-                gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
-                tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
-                received_ns,
-                begun_ns,
-                ended_ns,
-                sent_ns: clock.now_ns(),
-                instance: clock.instance,
-                ..Default::default()
-            });
-            (tail, reply)
+        let received_ns = shared.clock.now_ns();
+        let job = move |tail: &mut Segment| {
+            let gradient = tail.backward(pass, &gradient)?;
+            // Loss and right answers are the edge's to know.
+            Ok(LossPass { loss: 0.0, correct: 0, gradient })
         };
-        let (tail, reply) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
-        reply.map_err(|error| {
-            self.ledger.forget();
-            model_status(error)
-        })
+        self.add_up(id, index, place.last, received_ns, job, shared).await
     }
 
     /// Adds up the gradients of a micro-batch; gives its loss and the gradient at the cut.
@@ -221,37 +180,50 @@ impl Run {
         shared: &Shared,
     ) -> Result<v1::TrainPrepared, Status> {
         let place = self.ledger.prepare(micro.id, micro.index, micro.count).map_err(disorder)?;
-        let mut tail = self.take_tail()?;
-        let TrainingSpec { loss, clip_norm, .. } = self.half.training;
-        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
-        let job = move || {
-            let begun_ns = clock.now_ns();
-            let MicroBatch { id, index, share, activation, want_gradient, .. } = micro;
+        let loss = self.half.training.loss;
+        let MicroBatch { id, index, share, activation, want_gradient, received_ns, .. } = micro;
+        let job = move |tail: &mut Segment| {
             if place.first {
                 tail.forget();
             }
-            let done = tail.loss_pass(&activation, &labels, loss, share, want_gradient);
+            tail.loss_pass(&activation, &labels, loss, share, want_gradient)
+        };
+        self.add_up(id, index, place.last, received_ns, job, shared).await
+    }
+
+    /// Has the tail add up the gradients of a micro-batch, with `last` the step's last one, and makes of it
+    /// what is answered.
+    async fn add_up(
+        &mut self,
+        id: u64,
+        index: u32,
+        last: bool,
+        received_ns: u64,
+        pass: impl FnOnce(&mut Segment) -> Result<LossPass, ModelError> + Send + 'static,
+        shared: &Shared,
+    ) -> Result<v1::TrainPrepared, Status> {
+        let wants_square = last && self.half.training.clip_norm.is_some();
+        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
+        let job = move |tail: &mut Segment| {
+            let begun_ns = clock.now_ns();
+            let LossPass { loss, correct, gradient } = pass(tail)?;
             let ended_ns = clock.now_ns();
-            let wants_square = place.last && clip_norm.is_some();
-            let reply = done.map(|done| v1::TrainPrepared {
+            Ok(v1::TrainPrepared {
                 id,
                 micro_batch: index,
-                loss: done.loss,
-                correct: done.correct,
-                gradient: wire::encode(done.gradient, codec),
+                loss,
+                correct,
+                gradient: wire::encode(gradient, codec),
                 gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
                 tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
-                received_ns: micro.received_ns,
+                received_ns,
                 begun_ns,
                 ended_ns,
                 sent_ns: clock.now_ns(),
                 instance: clock.instance,
-            });
-            (tail, reply)
+            })
         };
-        // Patiently: a refused job would take the tail's weights with it.
-        let (tail, reply) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
+        let reply = self.on_tail(shared, job).await?;
         reply.map_err(|error| {
             self.ledger.forget();
             model_status(error)
@@ -266,21 +238,14 @@ impl Run {
             return Err(Status::invalid_argument(text));
         }
         // First: a ledger that has committed while its tail is gone must not be continued.
-        let mut tail = self.take_tail()?;
-        match self.ledger.commit(id) {
-            Ok(Commitment::Apply) => {}
-            done_or_refused => {
-                self.tail = Some(tail);
-                return done_or_refused.map(|_| ()).map_err(disorder);
-            }
+        self.tail.as_ref().ok_or_else(broken)?;
+        match self.ledger.commit(id).map_err(disorder)? {
+            Commitment::Apply => {}
+            Commitment::Done => return Ok(()),
         }
         let optimizer = self.half.training.optimizer.clone();
-        let job = move || {
-            tail.commit(&optimizer, Update { learning_rate, scale });
-            tail
-        };
-        self.tail = Some(shared.pool.run_patiently(job).await.map_err(compute_status)?);
-        Ok(())
+        let update = Update { learning_rate, scale };
+        self.on_tail(shared, move |tail| tail.commit(&optimizer, update)).await
     }
 
     /// Loss and right answers on a batch, without an update.
@@ -290,15 +255,9 @@ impl Run {
         labels: HostTensor,
         shared: &Shared,
     ) -> Result<v1::TrainEvaluated, Status> {
-        let tail = self.take_tail()?;
         let loss = self.half.training.loss;
-        let job = move || {
-            let done = tail.evaluate(&activation, &labels, loss);
-            (tail, done)
-        };
-        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
-        let (loss, correct) = done.map_err(model_status)?;
+        let job = move |tail: &mut Segment| tail.evaluate(&activation, &labels, loss);
+        let (loss, correct) = self.on_tail(shared, job).await?.map_err(model_status)?;
         Ok(v1::TrainEvaluated { loss, correct })
     }
 
@@ -308,13 +267,8 @@ impl Run {
         activation: NamedTensors,
         shared: &Shared,
     ) -> Result<v1::TrainForwarded, Status> {
-        let (tail, begin) = (self.take_tail()?, Instant::now());
-        let job = move || {
-            let done = tail.infer(&activation);
-            (tail, done)
-        };
-        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
+        let begin = Instant::now();
+        let done = self.on_tail(shared, move |tail| tail.infer(&activation)).await?;
         let activation = wire::encode(done.map_err(model_status)?, shared.activation_codec);
         Ok(v1::TrainForwarded { id: 0, micro_batch: 0, activation, tail_ms: ms_since(begin) })
     }
@@ -346,8 +300,21 @@ impl Run {
         .await
     }
 
-    fn take_tail(&mut self) -> Result<Segment, Status> {
-        self.tail.take().ok_or_else(broken)
+    /// Has a compute thread work on the tail.
+    async fn on_tail<T: Send + 'static>(
+        &mut self,
+        shared: &Shared,
+        work: impl FnOnce(&mut Segment) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let mut tail = self.tail.take().ok_or_else(broken)?;
+        let job = move || {
+            let done = work(&mut tail);
+            (tail, done)
+        };
+        // Patiently: a refused job would take the tail's weights with it.
+        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
+        self.tail = Some(tail);
+        Ok(done)
     }
 }
 

@@ -4,6 +4,9 @@ use std::{fs, io};
 
 use cleave_shared::checkpoint::{CheckpointError, RunStore};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
+
+use crate::weights::store_status;
 
 /// Fixed when a run is first opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +25,16 @@ pub struct RunFile {
 impl RunFile {
     const NAME: &str = "run.json";
 
+    /// Makes the run what this file says; FAILED_PRECONDITION if it was begun as something else.
+    pub fn claim(&self, store: &RunStore, run: &str) -> Result<(), Status> {
+        match Self::read(store, run).map_err(store_status)? {
+            None => self.write(store, run).map_err(store_status),
+            Some(known) => refuse(run, known.differences(self)),
+        }
+    }
+
     /// The file of a run, if it was opened before.
-    pub fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
+    fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
         store.fetch_file(run, Self::NAME)?;
         let path = store.run_dir(run).join(Self::NAME);
         let shown = || path.display().to_string();
@@ -36,7 +47,7 @@ impl RunFile {
         }
     }
 
-    pub fn write(&self, store: &RunStore, run: &str) -> Result<(), CheckpointError> {
+    fn write(&self, store: &RunStore, run: &str) -> Result<(), CheckpointError> {
         let bytes = serde_json::to_vec_pretty(self).expect("plain data");
         store.write_file(run, Self::NAME, &bytes)
     }
@@ -57,5 +68,16 @@ impl RunFile {
         compare("initial weights", &edge.weights, &self.weights);
         compare("training spec", &edge.training, &self.training);
         lines
+    }
+}
+
+/// FAILED_PRECONDITION with what a run that exists differs in; nothing if that is nothing.
+pub fn refuse(run: &str, differences: Vec<String>) -> Result<(), Status> {
+    match differences.is_empty() {
+        true => Ok(()),
+        false => {
+            let lines = differences.join("; ");
+            Err(Status::failed_precondition(format!("run {run} exists and differs: {lines}")))
+        }
     }
 }

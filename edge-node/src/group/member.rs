@@ -1,9 +1,6 @@
 //! One edge's membership, through as many connections as it takes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use cleave_shared::{
     checkpoint,
@@ -19,14 +16,8 @@ use cleave_shared::{
 use super::{Common, stream::GroupStream, turn::next_of};
 use crate::{
     cloud::CloudClient,
-    train::{ConversationError, Tally, Validated},
+    train::{ConversationError, Patience, Tally, VALIDATION_BATCH, Validated},
 };
-
-/// Samples of one validation request.
-const VALIDATION_BATCH: usize = 256;
-/// Pauses between attempts to reach a lost cloud: doubled each time, within these.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub struct Member {
     pub common: Arc<Common>,
@@ -40,28 +31,25 @@ pub struct Member {
 impl Member {
     /// Takes part until the group's last round; gives its number.
     pub async fn run(&self) -> Result<u64, String> {
-        let patience = Duration::from_secs(self.common.config.train.reconnect_timeout_s);
-        let (mut lost_since, mut pause) = (None, SHORTEST_PAUSE);
+        let (edge, seconds) = (self.edge, self.common.config.train.reconnect_timeout_s);
+        let mut patience = Patience::new(seconds);
         loop {
             let mut joined = false;
             let text = match self.take_part(&mut joined).await {
                 Ok(round) => return Ok(round),
                 Err(ConversationError::Lost(text)) => text,
-                Err(fatal) => return Err(format!("edge {}: {fatal}", self.edge)),
+                Err(fatal) => return Err(format!("edge {edge}: {fatal}")),
             };
             if joined {
-                (lost_since, pause) = (None, SHORTEST_PAUSE);
+                patience.renew();
             }
-            let since = *lost_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= patience {
-                let (edge, seconds) = (self.edge, patience.as_secs());
+            if patience.is_over() {
                 return Err(format!(
                     "edge {edge}: {text}; gave up after {seconds} s (train.reconnect_timeout_s)"
                 ));
             }
-            tracing::info!(edge = self.edge, "{text}; joining again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tracing::info!(edge, "{text}; joining again");
+            patience.pause().await;
         }
     }
 

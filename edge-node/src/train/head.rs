@@ -156,10 +156,9 @@ impl Head {
         inputs: NamedTensors,
         purpose: Purpose,
     ) -> Result<Forward, String> {
-        let mut own = self.take()?;
         let (codec, live) = (self.activation_codec, self.live);
         let shields = self.shields.clone();
-        let job = move || {
+        let job = move |own: &mut Own| {
             let begin = Instant::now();
             let segment = &mut own.head;
             let outcome = match purpose {
@@ -186,16 +185,13 @@ impl Head {
                 }
             };
             let computed = Instant::now();
-            let outcome = outcome.map(|(activation, pass)| Forward {
+            outcome.map(|(activation, pass)| Forward {
                 activation: wire::encode(activation, codec),
                 pass: pass.filter(|_| segment.has_parameters()),
                 times: [begin, computed, Instant::now()],
-            });
-            (own, outcome)
+            })
         };
-        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.own = Some(own);
-        outcome.map_err(|e| e.to_string())
+        self.compute(job).await?.map_err(|e| e.to_string())
     }
 
     /// The last stages' part of a micro-batch, from what the cloud's stages made of it.
@@ -205,24 +201,19 @@ impl Head {
         labels: HostTensor,
         share: f64,
     ) -> Result<LastPass, String> {
-        let mut own = self.take()?;
         let (loss, codecs) =
             (self.half.training.loss, (self.activation_codec, self.gradient_codec));
-        let job = move || {
+        let job = move |own: &mut Own| {
             let begin = Instant::now();
-            let outcome = wire::decode(activation, codecs.0).map_err(|e| e.to_string());
-            let outcome = outcome.and_then(|activation| {
-                let last = own.last.as_mut().ok_or("the last stages are not here")?;
-                let done = last.loss_pass(&activation, &labels, loss, share, true);
-                let done = done.map_err(|e| e.to_string())?;
-                let gradient = wire::encode(done.gradient, codecs.1);
-                let times = [begin, Instant::now()];
-                Ok(LastPass { loss: done.loss, correct: done.correct, gradient, times })
-            });
-            (own, outcome)
+            let activation = wire::decode(activation, codecs.0).map_err(|e| e.to_string())?;
+            let last = own.last.as_mut().ok_or("the last stages are not here")?;
+            let done = last.loss_pass(&activation, &labels, loss, share, true);
+            let done = done.map_err(|e| e.to_string())?;
+            let gradient = wire::encode(done.gradient, codecs.1);
+            let times = [begin, Instant::now()];
+            Ok(LastPass { loss: done.loss, correct: done.correct, gradient, times })
         };
-        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.own = Some(own);
+        let outcome: Result<_, String> = self.compute(job).await?;
         outcome.map_err(|e| format!("the cloud's activation: {e}"))
     }
 
@@ -232,18 +223,13 @@ impl Head {
         activation: Vec<v1::Tensor>,
         labels: HostTensor,
     ) -> Result<(f32, u64), String> {
-        let own = self.take()?;
         let (loss, codec) = (self.half.training.loss, self.activation_codec);
-        let job = move || {
-            let outcome = wire::decode(activation, codec).map_err(|e| e.to_string());
-            let outcome = outcome.and_then(|activation| {
-                let last = own.last.as_ref().ok_or("the last stages are not here")?;
-                last.evaluate(&activation, &labels, loss).map_err(|e| e.to_string())
-            });
-            (own, outcome)
+        let job = move |own: &mut Own| {
+            let activation = wire::decode(activation, codec).map_err(|e| e.to_string())?;
+            let last = own.last.as_ref().ok_or("the last stages are not here")?;
+            last.evaluate(&activation, &labels, loss).map_err(|e| e.to_string())
         };
-        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.own = Some(own);
+        let outcome = self.compute(job).await?;
         outcome.map_err(|e| format!("the cloud's activation: {e}"))
     }
 
@@ -253,48 +239,37 @@ impl Head {
         pass: ForwardPass,
         gradient: Vec<v1::Tensor>,
     ) -> Result<[Instant; 3], String> {
-        let mut own = self.take()?;
         let codec = self.gradient_codec;
-        let job = move || {
+        let job = move |own: &mut Own| {
             let begin = Instant::now();
-            let decoded = wire::decode(gradient, codec).map_err(|e| e.to_string());
-            let at = Instant::now();
-            let outcome = decoded.and_then(|gradient| {
-                own.head.backward(pass, &gradient).map_err(|e| e.to_string())?;
-                Ok([begin, at, Instant::now()])
-            });
-            (own, outcome)
+            let gradient = wire::decode(gradient, codec).map_err(|e| e.to_string())?;
+            let decoded = Instant::now();
+            own.head.backward(pass, &gradient).map_err(|e| e.to_string())?;
+            Ok([begin, decoded, Instant::now()])
         };
-        let (own, outcome) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.own = Some(own);
+        let outcome: Result<_, String> = self.compute(job).await?;
         outcome.map_err(|e| format!("the cloud's gradient: {e}"))
     }
 
     /// Sum of the squares of the gradients of the step that is prepared.
     pub async fn gradient_square(&mut self) -> Result<f64, String> {
-        let own = self.take()?;
-        let job = move || {
+        let job = |own: &mut Own| {
             let of_last = own.last.as_ref().map_or(0.0, Segment::gradient_square);
-            let square = own.head.gradient_square() + of_last;
-            (own, square)
+            own.head.gradient_square() + of_last
         };
-        let (own, square) = self.pool.run(job).await.map_err(|e| e.to_string())?;
-        self.own = Some(own);
-        Ok(square)
+        self.compute(job).await
     }
 
     /// Applies the step that is prepared.
     pub async fn commit(&mut self, update: Update) -> Result<(), String> {
-        let mut own = self.take()?;
         let optimizer = self.half.training.optimizer.clone();
-        let job = move || {
+        let job = move |own: &mut Own| {
             own.head.commit(&optimizer, update);
             if let Some(last) = &mut own.last {
                 last.commit(&optimizer, update);
             }
-            own
         };
-        self.own = Some(self.pool.run(job).await.map_err(|e| e.to_string())?);
+        self.compute(job).await?;
         self.live += 1;
         Ok(())
     }
@@ -316,8 +291,19 @@ impl Head {
         self.store().retain(&self.half.id, keep, of_cloud).map_err(|e| e.to_string())
     }
 
-    fn take(&mut self) -> Result<Own, String> {
-        self.own.take().ok_or_else(|| "an earlier step failed on this node".into())
+    /// Has the compute thread work on this node's stages.
+    async fn compute<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Own) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let mut own = self.own.take().ok_or("an earlier step failed on this node")?;
+        let job = move || {
+            let done = work(&mut own);
+            (own, done)
+        };
+        let (own, done) = self.pool.run(job).await.map_err(|e| e.to_string())?;
+        self.own = Some(own);
+        Ok(done)
     }
 }
 

@@ -19,6 +19,7 @@ mod depth;
 mod head;
 mod metrics;
 mod micro_batch;
+mod patience;
 mod pipeline;
 mod progress;
 mod run_dir;
@@ -32,7 +33,9 @@ use cleave_shared::{config::Config, data::Part, link::Link};
 use self::trainer::Trainer;
 pub(crate) use self::{
     conversation::{ConversationError, sort as sort_status},
+    patience::Patience,
     run_dir::RunDir,
+    trainer::VALIDATION_BATCH,
 };
 pub use self::{
     metrics::{Line, Stepped, Validated, recorded_lines},

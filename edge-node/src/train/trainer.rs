@@ -19,6 +19,7 @@ use super::{
     head::{Head, Purpose},
     metrics::{Line, Metrics, Stepped},
     micro_batch::cut,
+    patience::Patience,
     pipeline::{Pipeline, Summary},
     progress::Progress,
     timeline::{Lane, Span},
@@ -26,10 +27,7 @@ use super::{
 use crate::cloud::CloudClient;
 
 /// Samples of one validation request.
-const VALIDATION_BATCH: usize = 256;
-/// Pauses between attempts to reach a lost cloud: doubled each time, within these.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub const VALIDATION_BATCH: usize = 256;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -113,8 +111,8 @@ impl<'a> Trainer<'a> {
     /// Runs to the end, through as many connections as it takes.
     pub async fn run(&mut self) -> Result<Outcome, String> {
         let begin = Instant::now();
-        let (mut lost_since, mut pause) = (None, SHORTEST_PAUSE);
-        let patience = Duration::from_secs(self.config.train.reconnect_timeout_s);
+        let seconds = self.config.train.reconnect_timeout_s;
+        let mut patience = Patience::new(seconds);
         loop {
             let before = self.head.live();
             let text = match self.connect_and_go_on().await {
@@ -123,19 +121,17 @@ impl<'a> Trainer<'a> {
                 Err(fatal) => return Err(fatal.to_string()),
             };
             if self.head.live() != before {
-                (lost_since, pause) = (None, SHORTEST_PAUSE);
+                patience.renew();
             }
-            let since = *lost_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= patience {
-                let (run, seconds) = (&self.dir.id, patience.as_secs());
+            if patience.is_over() {
+                let run = &self.dir.id;
                 return Err(format!(
                     "{text}; gave up after {seconds} s (train.reconnect_timeout_s); continue with \
                      train --resume --run {run}"
                 ));
             }
             self.progress.say(&format!("{text}; trying again"));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            patience.pause().await;
         }
         self.progress.finish();
         let bytes = self.link.counters();
@@ -342,10 +338,14 @@ impl<'a> Trainer<'a> {
         let step = self.head.live();
         let at_end = step == self.total || self.stopped;
         let due = at_end || step.is_multiple_of(self.config.train.checkpoint_every);
-        if due && step > 0 && !self.head.checkpoints().contains(&step) {
-            self.checkpoint(cloud).await?;
+        if !due || step == 0 {
+            return Ok(());
         }
-        Ok(())
+        let held = self.head.checkpoints();
+        match held.contains(&step) {
+            true => Ok(()),
+            false => self.checkpoint(cloud, held).await,
+        }
     }
 
     /// Says what the noise is worth after this many epochs, each of which sent each sample once, and
@@ -363,9 +363,14 @@ impl<'a> Trainer<'a> {
 
     /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it. A disk that
     /// does not take it costs a warning, since older checkpoints are kept, but a run cannot end so.
-    async fn checkpoint(&mut self, cloud: &mut Conversation) -> Result<(), ConversationError> {
+    /// `held` are the steps on this node's disk.
+    async fn checkpoint(
+        &mut self,
+        cloud: &mut Conversation,
+        held: Vec<u64>,
+    ) -> Result<(), ConversationError> {
         let step = self.head.live();
-        let answer = cloud.checkpoint(step, self.head.checkpoints()).await?;
+        let answer = cloud.checkpoint(step, held).await?;
         let written = match answer.problem {
             problem if !problem.is_empty() => Err(format!("the cloud: {problem}")),
             _ => self.head.checkpoint().await.and_then(|()| {
