@@ -12,7 +12,7 @@ use super::{
     Codec,
     words::{into_bytes, words},
 };
-use crate::tensor::{DType, HostTensor, TensorError};
+use crate::tensor::{DType, HostTensor, TensorError, byte_length};
 
 /// Values that share a least value and a step: with 8 bytes for both, FP32 has 3.94 times the bytes of
 /// `int8`, and 7.76 times those of `int4`. Smaller blocks round more finely and save less.
@@ -76,9 +76,16 @@ fn refuse(shape: Vec<usize>, expected: usize, found: usize) -> TensorError {
 
 /// How many elements a shape has; an error if memory cannot have them.
 fn elements(shape: &[usize]) -> Result<usize, TensorError> {
-    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let count = count.filter(|n| n.checked_mul(size_of::<f32>()).is_some());
-    count.ok_or_else(|| TensorError::Overflow { shape: shape.to_vec() })
+    Ok(byte_length(DType::F32, shape)? / DType::F32.size())
+}
+
+/// Writes a block's least value and step, and gives them and the room for its numbers.
+fn begin<'a>(block: &[f32], levels: f32, out: &'a mut [u8]) -> (f32, f32, &'a mut [u8]) {
+    let (low, step) = range(block, levels);
+    let (header, numbers) = out.split_at_mut(HEADER);
+    header[..4].copy_from_slice(&low.to_le_bytes());
+    header[4..].copy_from_slice(&step.to_le_bytes());
+    (low, step, numbers)
 }
 
 impl Codec for Int8 {
@@ -91,10 +98,7 @@ impl Codec for Int8 {
         let values = words::<f32>(&data);
         let mut out = vec![0u8; values.len() + HEADER * blocks(values.len())];
         for (out, block) in out.chunks_mut(HEADER + BLOCK).zip(values.chunks(BLOCK)) {
-            let (low, step) = range(block, 255.0);
-            let (header, numbers) = out.split_at_mut(HEADER);
-            header[..4].copy_from_slice(&low.to_le_bytes());
-            header[4..].copy_from_slice(&step.to_le_bytes());
+            let (low, step, numbers) = begin(block, 255.0, out);
             quantize(block, low, step, 255.0, numbers);
         }
         out.into()
@@ -128,10 +132,7 @@ impl Codec for Int4 {
         let mut out = vec![0u8; values.len().div_ceil(2) + HEADER * blocks(values.len())];
         let mut numbers = [0u8; BLOCK];
         for (out, block) in out.chunks_mut(HEADER + BLOCK / 2).zip(values.chunks(BLOCK)) {
-            let (low, step) = range(block, 15.0);
-            let (header, packed) = out.split_at_mut(HEADER);
-            header[..4].copy_from_slice(&low.to_le_bytes());
-            header[4..].copy_from_slice(&step.to_le_bytes());
+            let (low, step, packed) = begin(block, 15.0, out);
             let numbers = &mut numbers[..block.len().next_multiple_of(2)];
             numbers.fill(0);
             quantize(block, low, step, 15.0, numbers);
