@@ -174,9 +174,7 @@ fn final_weights(nodes: &Nodes) -> BTreeMap<String, Vec<u8>> {
 async fn undisturbed() -> BTreeMap<String, Vec<u8>> {
     let mut nodes = Nodes::new(&config());
     nodes.start_cloud().await;
-    let mut training = nodes.launch_training(&["--run", "a"]);
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
+    nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
     final_weights(&nodes)
 }
 
@@ -210,9 +208,8 @@ async fn two_hundred_faults_change_no_bit() {
     }
     let ended = eventually("the end of the run", async || (chaos.step() == STEPS).then_some(()));
     ended.await.unwrap_or_else(|| panic!("{}", chaos.nodes.logs()));
-    let mut training = chaos.training.take().unwrap();
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", chaos.nodes.logs());
+    let training = chaos.training.take().unwrap();
+    chaos.nodes.finishes(training).await;
 
     let counts = frames.counts();
     println!("frames: {counts:?}; processes and disks: {}", faults.len());

@@ -24,11 +24,6 @@ fn s3_server() -> (Process, String) {
     (server, line.trim().to_string())
 }
 
-async fn finishes(nodes: &Nodes, mut training: Process) {
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
-}
-
 /// The weights of both nodes' last step, by file. An optimiser's state has the order of a hash map.
 fn last_step(nodes: &Nodes) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -49,7 +44,7 @@ fn last_step(nodes: &Nodes) -> BTreeMap<String, Vec<u8>> {
 async fn both_nodes_go_on_from_a_bucket_without_their_disks() {
     let mut undisturbed = Nodes::new(CONFIG);
     undisturbed.start_cloud().await;
-    finishes(&undisturbed, undisturbed.launch_training(&["--run", "a"])).await;
+    undisturbed.finishes(undisturbed.launch_training(&["--run", "a"])).await;
 
     let (_server, port) = s3_server();
     let slow = CONFIG.replace("profile = \"none\"", "profile = \"5g-mmwave\"");
@@ -74,7 +69,7 @@ async fn both_nodes_go_on_from_a_bucket_without_their_disks() {
     let again = nodes.edge_command(&["train", "--run", "a"]).output().unwrap();
     let refusal = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(refusal.contains("run a exists: continue it with --resume"), "{refusal}");
-    finishes(&nodes, nodes.launch_training(&["--resume", "--run", "a"])).await;
+    nodes.finishes(nodes.launch_training(&["--resume", "--run", "a"])).await;
     let metrics = fs::read_to_string(nodes.runs().join("edge").join("a").join("metrics.jsonl"));
     let lines = metrics.unwrap().lines().count();
     // The edge has step 50 on its disk, so step 40 is in the bucket, from both.

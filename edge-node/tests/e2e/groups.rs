@@ -11,7 +11,7 @@ use cleave_shared::{
 
 use crate::{
     nodes::{Nodes, Process, eventually},
-    topologies::{LOCAL_STEPS, Losses, SGD, finish, group, losses, losses_of},
+    topologies::{LOCAL_STEPS, Losses, SGD, group, losses, losses_of},
 };
 
 /// 12 ms round trip, so that a run takes long enough to be disturbed.
@@ -53,11 +53,13 @@ async fn edges_in_processes_of_their_own_are_the_same_group() {
     let config = group("splitfed-v1", SGD, "");
     let mut nodes = Nodes::new(&config);
     nodes.start_cloud().await;
-    finish(&nodes, nodes.launch_training(&["--run", "b"]));
+    nodes.finishes(nodes.launch_training(&["--run", "b"])).await;
     let expected = losses(&nodes, "b");
     assert_eq!(expected.len(), 3 * 6 * 5);
     let edges = [2, 0, 1].map(|edge| launch(&nodes, edge));
-    edges.into_iter().for_each(|edge| finish(&nodes, edge));
+    for edge in edges {
+        nodes.finishes(edge).await;
+    }
     let found: Losses = (0..3).flat_map(|edge| losses_of_edge(&nodes, edge)).collect();
     assert_eq!(found, expected);
 }
@@ -68,14 +70,14 @@ async fn a_cloud_killed_within_a_round_costs_that_round_only() {
         let config = slow(group(kind, SGD, ""));
         let mut nodes = Nodes::new(&config);
         nodes.start_cloud().await;
-        finish(&nodes, nodes.launch_training(&["--run", "b"]));
+        nodes.finishes(nodes.launch_training(&["--run", "b"])).await;
         let training = nodes.launch_training(&["--run", "a"]);
         let there = async || losses(&nodes, "a").contains_key(&(3, 1, 3)).then_some(());
         let seen = eventually("the third round", there).await;
         seen.unwrap_or_else(|| panic!("{}", nodes.logs()));
         nodes.cloud = None;
         nodes.start_cloud().await;
-        finish(&nodes, training);
+        nodes.finishes(training).await;
         assert_eq!(losses(&nodes, "a"), losses(&nodes, "b"), "{kind}");
     }
 }
@@ -92,8 +94,10 @@ async fn an_edge_may_leave_and_come_back() {
         drop(leaver);
         let left = *rounds_of(&nodes, 2).last().unwrap();
         reaches(&nodes, 0, left + 10).await;
-        finish(&nodes, launch(&nodes, 2));
-        edges.into_iter().for_each(|edge| finish(&nodes, edge));
+        nodes.finishes(launch(&nodes, 2)).await;
+        for edge in edges {
+            nodes.finishes(edge).await;
+        }
         let taken = rounds_of(&nodes, 2);
         assert!(!taken.contains(&(left + 1)) && taken.contains(&40), "{kind}: {taken:?}");
         assert_eq!(rounds_of(&nodes, 0), (1..=40).collect(), "{kind}");
@@ -135,14 +139,16 @@ async fn a_straggler_is_left_out() {
         let slow = launch(&nodes, 2);
         reaches(&nodes, 2, 2).await;
         signal(&slow, "-STOP");
-        edges.into_iter().for_each(|edge| finish(&nodes, edge));
+        for edge in edges {
+            nodes.finishes(edge).await;
+        }
         let stopped = *rounds_of(&nodes, 2).last().unwrap();
         let after = rounds_of(&nodes, 0).split_off(&(stopped + 1));
         assert_eq!(after, (stopped + 1..=25).collect(), "{kind}");
         assert!(after.len() > 10, "{kind}: {after:?}");
         // It hears at last that all is over.
         signal(&slow, "-CONT");
-        finish(&nodes, slow);
+        nodes.finishes(slow).await;
         assert_eq!(rounds_of(&nodes, 2).last(), Some(&stopped), "{kind}");
     }
 }
@@ -152,7 +158,7 @@ async fn a_share_of_the_edges_takes_part() {
     let config = group("splitfed-v1", SGD, "participation = 0.5\nat_once = 1");
     let mut nodes = Nodes::new(&config.replace("edges = 3", "edges = 6"));
     nodes.start_cloud().await;
-    finish(&nodes, nodes.launch_training(&["--run", "a"]));
+    nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
     let steps: BTreeSet<(u64, u64)> =
         losses(&nodes, "a").into_keys().map(|(round, edge, _)| (round, edge)).collect();
     let of = |round| steps.iter().filter(move |s| s.0 == round).map(|s| s.1).collect::<Vec<_>>();

@@ -201,6 +201,13 @@ impl Nodes {
         self.spawn(self.edge_command(&words), "train.log")
     }
 
+    /// Waits until a command has ended well, and not on this thread: a test's proxies live here.
+    pub async fn finishes(&self, mut process: Process) {
+        let ended = tokio::task::spawn_blocking(move || process.0.wait()).await;
+        let status = ended.expect("it is waited for").expect("it can be waited for");
+        assert!(status.success(), "{}", self.logs());
+    }
+
     pub async fn healthy(&self, port: u16) {
         let address = ([127, 0, 0, 1], port).into();
         eventually("a healthy node", async || health::check(address).await.ok())

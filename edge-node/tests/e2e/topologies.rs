@@ -13,7 +13,7 @@ use cleave_shared::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::nodes::{CONFIG, Nodes, Process};
+use crate::nodes::{CONFIG, Nodes};
 
 /// What an edge of three, each with 5 steps in each of 6 rounds, may differ by from PyTorch.
 pub const TOLERANCE: f64 = 1e-3;
@@ -134,17 +134,12 @@ fn compare(nodes: &Nodes, run: &str) -> (f64, f64) {
     (loss, weight)
 }
 
-pub fn finish(nodes: &Nodes, mut training: Process) {
-    let status = training.0.wait().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
-}
-
 /// Runs a topology with both optimisers and compares it with PyTorch.
 async fn matches_pytorch(kind: &str) {
     for (name, optimizer) in [("sgd", SGD), ("adam", ADAM)] {
         let mut nodes = Nodes::new(&group(kind, optimizer, ""));
         nodes.start_cloud().await;
-        finish(&nodes, nodes.launch_training(&["--run", "a"]));
+        nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
         let (loss, weight) = compare(&nodes, "a");
         println!("{kind} with {name}: losses {loss:.1e}, norms of the final weights {weight:.1e}");
         assert!(loss < TOLERANCE && weight < TOLERANCE, "{kind} {name}: {loss:e} {weight:e}");

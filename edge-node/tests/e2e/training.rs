@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::nodes::{CONFIG, Nodes, Process, digits, eventually};
+use crate::nodes::{CONFIG, Nodes, digits, eventually};
 
 /// 12 ms round trip, so that a run takes long enough to be disturbed.
 fn config() -> String {
@@ -47,15 +47,10 @@ async fn reaches(nodes: &Nodes, run: &str, step: u64) {
     eventually("the run's progress", there).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
 }
 
-async fn finishes(nodes: &Nodes, mut training: Process) {
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
-}
-
 async fn undisturbed(config: &str) -> Vec<(String, u64, f64, f64)> {
     let mut nodes = Nodes::new(config);
     nodes.start_cloud().await;
-    finishes(&nodes, nodes.launch_training(&["--run", "a"])).await;
+    nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
     let curve = curve(&nodes, "a");
     // Three epochs of 40 steps (1,258 samples, 32 a batch), each with a validation.
     assert_eq!(curve.len(), 123);
@@ -77,7 +72,7 @@ async fn a_cloud_killed_in_the_middle_costs_nothing_but_time() {
     nodes.cloud = None;
     fs::remove_dir_all(nodes.runs().join("cloud")).unwrap();
     nodes.start_cloud().await;
-    finishes(&nodes, training).await;
+    nodes.finishes(training).await;
     assert_eq!(curve(&nodes, "a"), expected);
     let log = fs::read_to_string(nodes.path().join("train.log")).unwrap();
     assert!(log.contains("going back to step") && log.contains("going back to step 0"), "{log}");
@@ -93,7 +88,7 @@ async fn an_edge_killed_in_the_middle_resumes() {
     drop(training);
     let again = nodes.edge_command(&["train", "--run", "a"]).output().unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("continue it with --resume"));
-    finishes(&nodes, nodes.launch_training(&["--resume"])).await;
+    nodes.finishes(nodes.launch_training(&["--resume"])).await;
     assert_eq!(curve(&nodes, "a"), expected);
 }
 
@@ -105,7 +100,7 @@ async fn broken_connections_neither_lose_nor_double_a_step() {
     let (port, breaks) = breaking_proxy(nodes.cloud_port).await;
     let cloud = format!("http://127.0.0.1:{port}");
     let training = nodes.launch_training(&["--run", "a", "--cloud", &cloud]);
-    finishes(&nodes, training).await;
+    nodes.finishes(training).await;
     assert_eq!(curve(&nodes, "a"), expected);
     assert!(breaks.load(Ordering::Relaxed) >= 5, "the proxy did not break anything");
     // Both halves were in memory all the time, so nothing had to be taken back.
@@ -187,7 +182,7 @@ async fn micro_batches_make_the_same_steps() {
     for (i, parts) in PARTS.iter().enumerate() {
         let set = format!("train.micro_batches={parts}");
         let words = ["--run", &format!("r{i}"), "--no-deploy", "--set", &set];
-        finishes(&nodes, nodes.launch_training(&words)).await;
+        nodes.finishes(nodes.launch_training(&words)).await;
     }
     let plain = weights(&nodes, "r0", 120);
     for (i, parts) in PARTS.iter().enumerate().skip(1) {
@@ -212,7 +207,7 @@ async fn what_was_trained_is_served_at_every_split() {
     let input = digits(&nodes.config(), 8);
     let before = nodes.infer(input.clone()).await.unwrap();
     assert_eq!(before.model_version, "seed-7");
-    finishes(&nodes, nodes.launch_training(&["--run", "a"])).await;
+    nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
     let deployed = eventually("the trained weights", async || {
         let reply = nodes.infer(input.clone()).await.expect("no request fails meanwhile");
         (reply.model_version == "a-120").then_some(reply)
@@ -232,7 +227,7 @@ async fn what_was_trained_is_served_at_every_split() {
     }
     // Training goes on, far enough for both nodes to drop old checkpoints, but not what is deployed.
     nodes.write_config(&CONFIG.replace("epochs = 3", "epochs = 6"));
-    finishes(&nodes, nodes.launch_training(&["--resume", "--no-deploy"])).await;
+    nodes.finishes(nodes.launch_training(&["--resume", "--no-deploy"])).await;
     // A restarted edge serves the same.
     nodes.edge = None;
     nodes.start_edge().await;
@@ -256,7 +251,7 @@ async fn several_edges_train_and_ask_at_once() {
     }
     assert!(answers > 0);
     for training in trainings {
-        finishes(&nodes, training).await;
+        nodes.finishes(training).await;
     }
     for run in runs {
         assert_eq!(curve(&nodes, run), expected, "run {run}");
@@ -269,7 +264,7 @@ async fn a_run_is_not_continued_as_another_one() {
     nodes.start_cloud().await;
     let one = CONFIG.replace("epochs = 3", "epochs = 1");
     nodes.write_config(&one);
-    finishes(&nodes, nodes.launch_training(&["--run", "a"])).await;
+    nodes.finishes(nodes.launch_training(&["--run", "a"])).await;
     let refused = |set: &str| {
         let words = ["train", "--resume", "--run", "a", "--set", set];
         let output = nodes.edge_command(&words).output().unwrap();
@@ -282,6 +277,6 @@ async fn a_run_is_not_continued_as_another_one() {
     assert!(text.contains("batch_size was 32, is 16"), "{text}");
     // More epochs are the same run, going on.
     nodes.write_config(CONFIG);
-    finishes(&nodes, nodes.launch_training(&["--resume", "--run", "a"])).await;
+    nodes.finishes(nodes.launch_training(&["--resume", "--run", "a"])).await;
     assert_eq!(curve(&nodes, "a"), undisturbed(CONFIG).await);
 }

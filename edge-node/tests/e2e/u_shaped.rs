@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     nodes::{CONFIG, Nodes},
-    topologies::{ADAM, LOCAL_STEPS, ROUNDS, SGD, TOLERANCE, finish, reference},
+    topologies::{ADAM, LOCAL_STEPS, ROUNDS, SGD, TOLERANCE, reference},
 };
 
 const U_SHAPED: &str = "[train.topology]\nkind = \"u-shaped\"\nlast_split = 5\n";
@@ -38,7 +38,7 @@ async fn u_shaped_is_pytorchs() {
         let config = format!("{base}[train.optimizer]\n{optimizer}\n{U_SHAPED}");
         let mut nodes = Nodes::new(&config);
         nodes.start_cloud().await;
-        finish(&nodes, nodes.launch_training(&["--run", "a", "--no-deploy"]));
+        nodes.finishes(nodes.launch_training(&["--run", "a", "--no-deploy"])).await;
         let folder = nodes.path().join("case");
         fs::create_dir(&folder).unwrap();
         let (expected, _) = reference(&nodes.config(), &folder);
@@ -80,10 +80,7 @@ async fn capture(topology: &str) -> Vec<Vec<u8>> {
     let port = recording_proxy(nodes.cloud_port, recorded.clone()).await;
     let cloud = format!("http://127.0.0.1:{port}");
     let words = ["--run", "a", "--no-deploy", "--cloud", &cloud];
-    let mut training = nodes.launch_training(&words);
-    // Not waited for on this thread: the proxy lives here.
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
+    nodes.finishes(nodes.launch_training(&words)).await;
     let recorded = recorded.lock().unwrap();
     recorded.iter().map(|c: &Arc<Mutex<Vec<u8>>>| c.lock().unwrap().clone()).collect()
 }

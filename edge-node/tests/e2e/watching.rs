@@ -33,13 +33,12 @@ async fn an_interrupted_run_is_shown_as_one() {
     let training = nodes.launch_training(&["--run", "a"]);
     reaches(47).await;
     drop(training);
-    let mut training = nodes.launch_training(&["--resume"]);
+    let training = nodes.launch_training(&["--resume"]);
     reaches(75).await;
     nodes.cloud = None;
     fs::remove_dir_all(nodes.runs().join("cloud").join("a").join("step-00000070")).unwrap();
     nodes.start_cloud().await;
-    let status = tokio::task::spawn_blocking(move || training.0.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{}", nodes.logs());
+    nodes.finishes(training).await;
     assert!(nodes.logs().contains("going back to step"), "{}", nodes.logs());
     assert_eq!(lines(&run), 123, "three epochs of 40 steps, each with a validation");
 

@@ -9,11 +9,10 @@ use serde_json::json;
 
 use crate::{
     reference::{Reference, assert_close, at},
-    splits::{SplitTraining, adam, infer, segment, sgd},
+    splits::{STEPS, SplitTraining, adam, infer, segment, sgd},
 };
 
 const SCRIPT: &str = "bert_reference.py";
-const STEPS: usize = 20;
 const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 /// The head's output.
 const INFERENCE: f64 = 1e-4;
@@ -69,16 +68,12 @@ fn trains_alike(spec: &ModelSpec, reference: &Reference, split: usize, name: &st
     let optimizer = if name == "sgd" { sgd(0.01) } else { adam(0.001) };
     let (file, loss) = (reference.weights(), LossKind::CrossEntropy);
     let mut training = SplitTraining::new(spec, &file, split, loss, optimizer);
-    let labels = reference.tensor("step_labels");
-    let step = |i| {
-        let of = |name: &&str| (name.to_string(), at(reference.tensor(&format!("step_{name}")), i));
-        training.step(&INPUTS.iter().map(of).collect(), &at(labels, i))
-    };
-    let losses: Vec<f32> = (0..STEPS).map(step).collect();
     let what = format!("split at {split}, {name}");
-    let losses = HostTensor::from_f32(vec![STEPS], &losses);
-    let expected = reference.tensor(&format!("{name}/losses"));
-    let worst_loss = assert_close(&format!("{what}: losses"), &losses, expected, TRAINING);
+    let inputs_of = |i| {
+        let of = |name: &&str| (name.to_string(), at(reference.tensor(&format!("step_{name}")), i));
+        INPUTS.iter().map(of).collect()
+    };
+    let worst_loss = training.losses_are_alike(&what, reference, name, inputs_of, TRAINING);
     let prefix = format!("{name}/final/");
     let expected = reference.group(&prefix);
     let weights = training.weights();

@@ -14,12 +14,11 @@ use serde_json::json;
 
 use crate::{
     reference::{Reference, assert_close, at, difference},
-    splits::{SplitTraining, adam, infer, segment, sgd},
+    splits::{STEPS, SplitTraining, adam, infer, segment, sgd},
 };
 
 const SCRIPT: &str = "torchvision_reference.py";
 const BATCH: usize = 8;
-const STEPS: usize = 20;
 /// Small: with more, 20 steps through batch normalisation of so few values amplify the rounding of one
 /// addition beyond any bound; PyTorch then differs as much from itself in double precision.
 const RATE: f64 = 0.001;
@@ -104,14 +103,9 @@ fn trains_alike(
 ) {
     let (file, loss) = (reference.weights(), LossKind::CrossEntropy);
     let mut training = SplitTraining::new(spec, &file, split, loss, optimizer);
-    let inputs = reference.tensor("step_inputs");
-    let labels = reference.tensor("step_labels");
-    let step = |i| training.step(&named(&at(inputs, i)), &at(labels, i));
-    let losses: Vec<f32> = (0..STEPS).map(step).collect();
     let what = format!("{} split at {split}, {name}", spec.family_name());
-    let losses = HostTensor::from_f32(vec![STEPS], &losses);
-    let expected = reference.tensor(&format!("{name}/losses"));
-    let worst_loss = assert_close(&format!("{what}: losses"), &losses, expected, TRAINING);
+    let inputs = |i| named(&at(reference.tensor("step_inputs"), i));
+    let worst_loss = training.losses_are_alike(&what, reference, name, inputs, TRAINING);
 
     // Adam moves a weight by its rate however small the gradient is; where that is nothing but rounding,
     // the direction is chance.

@@ -15,14 +15,13 @@ use serde_json::json;
 
 use crate::{
     reference::{Reference, assert_close, at, difference},
-    splits::{SplitTraining, adam, infer, segment, sgd, shipped},
+    splits::{STEPS, SplitTraining, adam, infer, segment, sgd, shipped},
 };
 
 const SCRIPT: &str = "lm_reference.py";
 const POSITIONS: usize = 96;
 const PROMPT: usize = 7;
 const TOKENS: usize = 64;
-const STEPS: usize = 20;
 
 /// Logits, in inference.
 const INFERENCE: f64 = 1e-4;
@@ -204,13 +203,9 @@ fn trains_alike(
 ) {
     let (file, loss) = (reference.weights(), LossKind::CrossEntropy);
     let mut training = SplitTraining::new(spec, &file, split, loss, optimizer);
-    let (inputs, labels) = (reference.tensor("step_inputs"), reference.tensor("step_labels"));
-    let step = |i| training.step(&named(&at(inputs, i)), &at(labels, i));
-    let losses: Vec<f32> = (0..STEPS).map(step).collect();
     let what = format!("{} split at {split}, {name}", spec.family_name());
-    let losses = HostTensor::from_f32(vec![STEPS], &losses);
-    let expected = reference.tensor(&format!("{name}/losses"));
-    let worst_loss = assert_close(&format!("{what}: losses"), &losses, expected, TRAINING);
+    let inputs = |i| named(&at(reference.tensor("step_inputs"), i));
+    let worst_loss = training.losses_are_alike(&what, reference, name, inputs, TRAINING);
     let prefix = format!("{name}/final/");
     let expected = reference.group(&prefix);
     let weights = training.weights();

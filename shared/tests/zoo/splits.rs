@@ -9,6 +9,11 @@ use cleave_shared::{
     wire::{self, NamedTensors},
 };
 
+use crate::reference::{Reference, assert_close, at};
+
+/// Of a training that is compared.
+pub const STEPS: usize = 20;
+
 pub fn sgd(learning_rate: f64) -> OptimizerSpec {
     OptimizerSpec::Sgd { learning_rate, momentum: 0.9, weight_decay: 0.0 }
 }
@@ -110,6 +115,23 @@ impl SplitTraining {
             self.head.head_backward(pass, &shipped(done.gradient), optimizer).unwrap();
         }
         done.loss
+    }
+
+    /// Takes the reference's steps, whose inputs are `inputs`; the worst difference of a loss from those
+    /// under `name`, which is `bound` at most.
+    pub fn losses_are_alike(
+        &mut self,
+        what: &str,
+        reference: &Reference,
+        name: &str,
+        inputs: impl Fn(usize) -> NamedTensors,
+        bound: f64,
+    ) -> f64 {
+        let labels = reference.tensor("step_labels");
+        let losses: Vec<f32> = (0..STEPS).map(|i| self.step(&inputs(i), &at(labels, i))).collect();
+        let losses = HostTensor::from_f32(vec![STEPS], &losses);
+        let expected = reference.tensor(&format!("{name}/losses"));
+        assert_close(&format!("{what}: losses"), &losses, expected, bound)
     }
 
     /// Inference with the weights as they are now.
