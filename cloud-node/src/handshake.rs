@@ -23,7 +23,7 @@ pub struct Cut {
 
 impl Handshake {
     pub fn new(config: &Config) -> Self {
-        let own = config.agreement(config.split_point, "");
+        let own = config.agreement(config.split(), "");
         Self { own, spec: config.model.clone() }
     }
 

@@ -6,7 +6,7 @@
 //! checkpoints) → a compute thread, and back. Edges that learn one model together meet in `group`. A
 //! generation stream walks `generate` (the caches of one sequence, the next token drawn from its
 //! logits). The node keeps no state of an edge between two inference requests, so any replica can
-//! answer any of them.
+//! answer any of them. `profile` measures this machine for the planner of an edge.
 
 pub mod cli;
 mod clock;
@@ -14,6 +14,7 @@ mod generate;
 mod group;
 mod handshake;
 mod inference;
+mod profile;
 mod service;
 pub mod stack;
 mod tails;

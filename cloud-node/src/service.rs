@@ -20,6 +20,7 @@ use crate::{
     generate::Generation,
     handshake::Handshake,
     inference::Inference,
+    profile::Profiler,
     train::Trainer,
     weights::{library_status, store_status},
 };
@@ -33,6 +34,7 @@ pub struct Split {
     pub inference: Arc<Inference>,
     pub trainer: Trainer,
     pub generation: Generation,
+    pub profiler: Profiler,
     pub library: Arc<Library>,
     pub clock: Arc<Clock>,
     /// Largest activation, bytes.
@@ -88,6 +90,29 @@ impl SplitService for Split {
         let reply = self.inference.run(request, self.clock.now_ns()).await?;
         let parts = wire::send(reply, |r| v1::InferReplyPart { kind: Some(Out::Reply(r)) });
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
+    }
+
+    async fn profile(
+        &self,
+        request: Request<v1::ProfileRequest>,
+    ) -> Result<Response<v1::ProfileReply>, Status> {
+        Ok(Response::new(self.profiler.run(request.into_inner()).await?))
+    }
+
+    async fn probe(
+        &self,
+        request: Request<v1::ProbeRequest>,
+    ) -> Result<Response<v1::ProbeReply>, Status> {
+        let received_ns = self.clock.now_ns();
+        let asked = request.into_inner();
+        let bytes = asked.reply_bytes as usize;
+        if asked.payload.len().max(bytes) > wire::CHUNK_BYTES {
+            let text = format!("a probe has at most {} bytes each way", wire::CHUNK_BYTES);
+            return Err(Status::invalid_argument(text));
+        }
+        let payload = vec![0; bytes].into();
+        let (sent_ns, instance) = (self.clock.now_ns(), self.clock.instance);
+        Ok(Response::new(v1::ProbeReply { payload, received_ns, sent_ns, instance }))
     }
 
     type TrainStream = Replies<v1::TrainReply>;

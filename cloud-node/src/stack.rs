@@ -19,7 +19,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
     clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference,
-    service::Split, tails::Tails, train::Trainer,
+    profile::Profiler, service::Split, tails::Tails, train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -115,6 +115,15 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());
+    let profiler = Profiler {
+        handshake: handshake.clone(),
+        library: library.clone(),
+        spec: config.model.clone(),
+        format,
+        threads: config.cloud.threads,
+        pool: pool.clone(),
+        known: Default::default(),
+    };
     let groups =
         Groups::new(config, handshake.clone(), library.clone(), pool.clone(), ended.clone());
     let trainer =
@@ -125,6 +134,7 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
         inference,
         trainer,
         generation,
+        profiler,
         library,
         clock,
         limit: config.cloud.max_activation_bytes,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
     compute::ComputePool,
-    model::{ModelSpec, Segment, WeightFormat},
+    model::{ModelSpec, Segment, StageShelf, WeightFormat},
 };
 use tokio::sync::OnceCell;
 use tonic::Status;
@@ -17,7 +17,8 @@ type Slot = Arc<OnceCell<Arc<Segment>>>;
 /// Least recently used tails are dropped; requests in flight keep theirs until they are done.
 pub struct Tails {
     spec: ModelSpec,
-    format: WeightFormat,
+    /// Tails of other cuts share their layers.
+    shelf: Arc<StageShelf>,
     library: Arc<Library>,
     most: usize,
     /// Most recently used last. A handful of entries: a scan is quicker than a map.
@@ -26,7 +27,8 @@ pub struct Tails {
 
 impl Tails {
     pub fn new(spec: ModelSpec, format: WeightFormat, library: Arc<Library>, most: usize) -> Self {
-        Self { spec, format, library, most, slots: Mutex::default() }
+        let shelf = Arc::new(StageShelf::new(spec.clone(), format));
+        Self { spec, shelf, library, most, slots: Mutex::default() }
     }
 
     /// The tail of this cut, built by the first request that asks for it.
@@ -42,6 +44,7 @@ impl Tails {
 
     /// Drops the tails of a run whose steps are taken anew.
     pub fn forget(&self, run: &str) {
+        self.shelf.forget(&format!("run:{run}:"));
         self.slots().retain(|(cut, _)| match &cut.weights {
             WeightsId::Run { run: known, .. } => known != run,
             WeightsId::Seed(_) | WeightsId::File(_) => true,
@@ -67,13 +70,14 @@ impl Tails {
     }
 
     async fn build(&self, cut: Cut, pool: &ComputePool) -> Result<Arc<Segment>, Status> {
-        let (spec, library, format) = (self.spec.clone(), self.library.clone(), self.format);
+        let (spec, library, shelf) = (self.spec.clone(), self.library.clone(), self.shelf.clone());
         let built = pool.run(move || {
+            let refuse = |e| Status::failed_precondition(format!("{}: {e}", cut.weights));
             let range = cut.split..spec.stage_count();
-            let names = &spec.stage_names()[range.clone()];
-            let mut source = library.source(&cut.weights, names).map_err(library_status)?;
-            Segment::build_in(format, &spec, range, source.as_mut())
-                .map_err(|e| Status::failed_precondition(format!("{}: {e}", cut.weights)))
+            let partial = shelf.take(&cut.weights.to_string(), range).map_err(refuse)?;
+            let mut source =
+                library.source(&cut.weights, &partial.missing()).map_err(library_status)?;
+            partial.load(source.as_mut()).map_err(refuse)
         });
         Ok(Arc::new(built.await.map_err(crate::service::compute_status)??))
     }

@@ -4,6 +4,7 @@ mod audit;
 mod generate;
 mod link;
 mod optimize;
+mod plan;
 mod report;
 mod steps;
 
@@ -22,6 +23,7 @@ use self::{
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
+    plan::{PlanArgs, ProfileArgs},
     report::ReportArgs,
     steps::{PrepareArgs, TrainArgs, TuneArgs, ValidateArgs},
 };
@@ -96,6 +98,10 @@ enum NodeCommand {
     Quantize(QuantizeArgs),
     /// Makes a smaller model of the trained one, and fine-tunes it over the split
     Prune(PruneArgs),
+    /// Measures each stage and codec on both nodes, for the planner
+    Profile(ProfileArgs),
+    /// Predicts the latency of each split point and codec, and chooses one
+    Plan(PlanArgs),
     /// Attacks what is sent: rebuilds inputs from the activations of each split point
     Audit(AuditArgs),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
@@ -173,6 +179,8 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         }
         NodeCommand::Quantize(args) => optimize::quantize(&config, args).await,
         NodeCommand::Prune(args) => optimize::prune(&config, args).await,
+        NodeCommand::Profile(args) => plan::profile(&config, args).await,
+        NodeCommand::Plan(args) => plan::plan(&config, args).await,
         NodeCommand::Audit(args) => audit::audit(&config, args),
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,

@@ -80,7 +80,7 @@ impl EdgeUrls {
 }
 
 async fn train_and_ask(config: &Config, edge: &str) -> Result<(), String> {
-    let (profile, split) = (&config.link.profile, config.split_point);
+    let (profile, split) = (&config.link.profile, config.split());
     let stages = config.model.stage_count();
     println!(
         "training {} split at {split} of {stages} across {profile}",

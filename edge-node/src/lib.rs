@@ -8,7 +8,8 @@
 //! [`run_page`] shows a run afterwards.
 //! Several edges that learn one model together run [`group`] in place of a training run of their own.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
-//! [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
+//! [`inspect`] shows what a model costs and where it can be cut, [`profile`] measures it on both nodes,
+//! [`plan`] predicts each cut and chooses one, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
 
@@ -24,8 +25,10 @@ pub mod inspect;
 pub mod link;
 pub mod optimize;
 mod ports;
+pub mod plan;
 pub mod predict;
 pub mod prepare;
+pub mod profile;
 pub mod proto;
 pub mod reconfigure;
 pub mod report;

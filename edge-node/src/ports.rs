@@ -64,6 +64,14 @@ pub fn inside(spec: &ModelSpec, mut inputs: NamedTensors) -> NamedTensors {
     inputs
 }
 
+/// Inputs by the names that clients use: the reverse of [`inside`].
+pub fn outside_inputs(spec: &ModelSpec, mut inputs: NamedTensors) -> NamedTensors {
+    if let ([port], [(name, _)]) = (&spec.inputs()[..], &mut inputs[..]) {
+        name.clone_from(&port.name);
+    }
+    inputs
+}
+
 /// Outputs by the names that clients use, in the order of the model's.
 pub fn outside(spec: &ModelSpec, mut outputs: NamedTensors) -> Result<NamedTensors, InferError> {
     let ports = spec.outputs();

@@ -44,14 +44,14 @@ impl SplitModel {
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
         let weights = WeightsId::Run { run: run.into(), step };
-        let (spec, split) = (&config.model, config.split_point);
+        let (spec, split) = (&config.model, config.split());
         let stages = &spec.stage_names()[..split];
         let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
         let head = Segment::build_in(config.quantize.weights, spec, 0..split, source.as_mut());
         let link = Link::new(config.link_profile(), config.link.seed);
         Ok(Self {
             head: Arc::new(head.map_err(|e| format!("{weights}: {e}"))?),
-            pool: ComputePool::new(1, QUEUE),
+            pool: ComputePool::slowed(1, QUEUE, config.edge.compute_scale),
             cloud: CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud),
             agreement: config.agreement(split, &weights.to_string()),
             codec: config.activation_codec(),

@@ -57,7 +57,7 @@ pub fn channel(config: &Config, link: &Link) -> Result<Channel, String> {
 }
 
 /// Inference calls to the cloud.
-fn cloud_call(config: &Config, client: CloudClient) -> CloudCall {
+pub fn cloud_call(config: &Config, client: CloudClient) -> CloudCall {
     let call = tower::service_fn(move |call| {
         let client = client.clone();
         async move { client.infer(call).await }
@@ -80,8 +80,8 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
 
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(channel(&config, &link)?, &config.edge.cloud);
-    let pool = ComputePool::new(config.edge.threads, config.edge.queue);
-    let deployer = Deployer::new(&config, pool.clone(), client.clone())?;
+    let pool = ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let deployer = Deployer::new(&config, client.clone())?;
     let (deployed, current) = watch::channel(None);
     let cloud = cloud_call(&config, client.clone());
     let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);

@@ -4,7 +4,8 @@
 //! activation as bytes, [`codec`] encodes it, [`wire`] says it in protobuf, [`link`] delays it as a
 //! 5G radio would. [`session`] is the state machine of exactly-once training, [`checkpoint`] how
 //! its state reaches the disk, [`privacy`] what is done to an activation before it is sent.
-//! [`generate`] continues sequences of tokens, with a cache on each node. Dependencies point from `model` and `wire` down to `tensor`.
+//! [`generate`] continues sequences of tokens, with a cache on each node. [`profile`] measures what all this
+//! costs a machine. Dependencies point from `model` and `wire` down to `tensor`.
 
 pub mod checkpoint;
 pub mod codec;
@@ -18,6 +19,7 @@ pub mod listen;
 pub mod memory;
 pub mod model;
 pub mod privacy;
+pub mod profile;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;

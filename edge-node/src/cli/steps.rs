@@ -135,7 +135,7 @@ pub async fn tune(config: &Config, args: TuneArgs) -> Result<(), String> {
         learning_rate: args.learning_rate.unwrap_or(around),
         batch_size: or(args.batch_size, config.train.batch_size),
         codec,
-        split_point: or(args.split, config.split_point),
+        split_point: or(args.split, config.split()),
     };
     let options = tune::Options {
         run: args.run,

@@ -11,6 +11,7 @@ use std::{
 use cleave_shared::{
     checkpoint::AdapterBase,
     codec::F32,
+    profile::{self, ComputeProfile},
     wire::{
         self, NamedTensors,
         v1::{
@@ -125,6 +126,42 @@ impl CloudClient {
             Some(Out::Reply(first)) => wire::receive(first, limit, &mut replies).await,
             _ => Err(Status::internal("the cloud's first part is not a reply")),
         }
+    }
+
+    /// The times of the model's stages on the cloud's machine.
+    pub async fn profile(
+        &self,
+        agreement: v1::Agreement,
+        of: profile::Request,
+        codecs: Vec<String>,
+    ) -> Result<ComputeProfile, Status> {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let request = v1::ProfileRequest {
+            agreement: Some(agreement),
+            batch: number(of.batch),
+            length: number(of.length),
+            rounds: number(of.rounds),
+            training: of.training,
+            codecs,
+        };
+        let reply = self.client.clone().profile(request).await?.into_inner();
+        serde_json::from_str(&reply.profile)
+            .map_err(|e| Status::internal(format!("the cloud's profile: {e}")))
+    }
+
+    /// Sends so many bytes and gets so many; gives the time there and back, ms.
+    pub async fn probe(&self, up: usize, down: usize) -> Result<(f64, f64), Status> {
+        let payload = vec![0; up].into();
+        let request = v1::ProbeRequest { payload, reply_bytes: down as u32 };
+        let sent_ns = self.now_ns();
+        let reply = self.client.clone().probe(request).await?.into_inner();
+        Ok(self.observe(Exchange {
+            instance: reply.instance,
+            sent_ns,
+            arrived_ns: reply.received_ns,
+            left_ns: reply.sent_ns,
+            returned_ns: self.now_ns(),
+        }))
     }
 
     /// Weights of stages that the cloud holds, and what they are added to if they are adapters.

@@ -7,7 +7,7 @@ use cleave_shared::{
     compute::ComputePool,
     config::Config,
     data::Normalisation,
-    model::Segment,
+    model::{Segment, StageShelf},
     wire::v1::Agreement,
 };
 
@@ -20,21 +20,30 @@ use crate::{
 /// Handshakes to learn the offset of the cloud's clock from; see `cloud::clock`.
 const CLOCK_SAMPLES: usize = 5;
 
+/// Loads that may wait.
+const LOADS: usize = 16;
+
 /// What every deployment of this process has in common.
 pub struct Deployer {
     config: Config,
     library: Arc<Library>,
+    /// Heads of other cuts share their layers.
+    shelf: Arc<StageShelf>,
     pool: ComputePool,
     cloud: CloudClient,
 }
 
 impl Deployer {
     /// Opens the weight files; the error is one line.
-    pub fn new(config: &Config, pool: ComputePool, cloud: CloudClient) -> Result<Self, String> {
+    pub fn new(config: &Config, cloud: CloudClient) -> Result<Self, String> {
         let store = Arc::new(config.runs.open("edge")?);
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
-        Ok(Self { config: config.clone(), library: Arc::new(library), pool, cloud })
+        let shelf = StageShelf::new(config.model.clone(), config.quantize.weights);
+        let (library, shelf) = (Arc::new(library), Arc::new(shelf));
+        // Requests that are being answered do not wait for layers that are loaded.
+        let pool = ComputePool::new(1, LOADS);
+        Ok(Self { config: config.clone(), library, shelf, pool, cloud })
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -54,12 +63,13 @@ impl Deployer {
             // Trained weights of another model are not for this one.
             _ => self.initial(config.seed),
         };
-        Ok(Target { split: config.split_point, weights })
+        Ok(Target { split: config.split(), weights, codec: config.codec.activation.clone() })
     }
 
     /// What both nodes have to agree on for this target.
     pub fn agreement(&self, target: &Target) -> Agreement {
-        self.config.agreement(target.split, &target.weights.to_string())
+        let agreement = self.config.agreement(target.split, &target.weights.to_string());
+        Agreement { activation_codec: target.codec.clone(), ..agreement }
     }
 
     /// Makes the deployment of a target; the error is one line.
@@ -151,15 +161,16 @@ impl Deployer {
     }
 
     async fn build(&self, target: &Target) -> Result<Segment, String> {
-        let (spec, library, target) =
-            (self.config.model.clone(), self.library.clone(), target.clone());
-        let format = self.config.quantize.weights;
-        let built = self.pool.run(move || {
-            let Target { split, weights } = target;
-            let stages = &spec.stage_names()[..split];
-            let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
-            Segment::build_in(format, &spec, 0..split, source.as_mut())
-                .map_err(|e| format!("{weights}: {e}"))
+        let (library, shelf, target) =
+            (self.library.clone(), self.shelf.clone(), target.clone());
+        let built = self.pool.run_patiently(move || {
+            let Target { split, weights, .. } = target;
+            let refuse = |e| format!("{weights}: {e}");
+            let partial = shelf.take(&weights.to_string(), 0..split).map_err(refuse)?;
+            let moving = partial.missing();
+            let mut source = library.source(&weights, &moving).map_err(|e| e.to_string())?;
+            tracing::debug!(split, layers = moving.join(" "), "loading the layers that move");
+            partial.load(source.as_mut()).map_err(refuse)
         });
         built.await.map_err(|e| e.to_string())?
     }

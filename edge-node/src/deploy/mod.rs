@@ -23,6 +23,8 @@ pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
 pub struct Target {
     pub split: usize,
     pub weights: WeightsId,
+    /// Of activations.
+    pub codec: String,
 }
 
 /// A head that is ready, and what the cloud was told about it.

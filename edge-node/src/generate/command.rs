@@ -36,8 +36,8 @@ pub struct Report {
 pub async fn generate(config: &Config, request: Generation) -> Result<Report, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
-    let pool = ComputePool::new(config.edge.threads, config.edge.queue);
-    let deployer = Deployer::new(config, pool.clone(), client.clone())?;
+    let pool = ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let deployer = Deployer::new(config, client.clone())?;
     let deployment = deployer.deploy(deployer.target(config)?).await?;
     let split_point = deployment.target.split;
     let (_deployed, current) = watch::channel(Some(deployment.into()));

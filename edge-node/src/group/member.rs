@@ -72,7 +72,7 @@ impl Member {
     fn joining(&self) -> v1::GroupJoin {
         let Common { config, spec, run, initial, .. } = self.common.as_ref();
         v1::GroupJoin {
-            agreement: Some(config.agreement(config.split_point, &initial.to_string())),
+            agreement: Some(config.agreement(config.split(), &initial.to_string())),
             run: run.clone(),
             spec: spec.canonical(),
             edge: self.edge as u32,
@@ -86,7 +86,7 @@ impl Member {
         let common = self.common.clone();
         let build = move || {
             let config = &common.config;
-            let range = 0..config.split_point;
+            let range = 0..config.split();
             let stages = &config.model.stage_names()[range.clone()];
             let states = checkpoint::unpack(head.unwrap_or_default(), stages)
                 .map_err(|e| format!("the cloud's head: {e}"))?;

@@ -79,7 +79,7 @@ pub async fn train(
         initial: library.initial(config.seed),
         validation: split.indices(Part::Validation).to_vec(),
         feed,
-        pool: ComputePool::new(config.edge.threads, QUEUE),
+        pool: ComputePool::slowed(config.edge.threads, QUEUE, config.edge.compute_scale),
         lines: Lines::open(&dir.path, options.edge)?,
     });
     let cell = Cell::new(Scheduler::default());
@@ -125,7 +125,7 @@ async fn fetch_head(
 ) -> Result<(), String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
-    let stages = config.model.stage_names()[..config.split_point].to_vec();
+    let stages = config.model.stage_names()[..config.split()].to_vec();
     let weights = WeightsId::Run { run: dir.id.clone(), step: round }.to_string();
     let fetched = client.fetch_weights(&weights, stages.clone()).await;
     let (tensors, adapters) = fetched.map_err(|status| explain(client.address(), &status))?;

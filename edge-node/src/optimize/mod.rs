@@ -14,7 +14,6 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId, write_atomic},
-    compute::ComputePool,
     config::Config,
     data::{Dataset, Part, Split, gather},
     link::Link,
@@ -67,8 +66,7 @@ async fn blocking<T: Send + 'static>(
 async fn whole_model(config: &Config, id: Option<&str>) -> Result<Source, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
-    let pool = ComputePool::new(config.edge.threads, config.edge.queue);
-    let deployer = Deployer::new(config, pool, client)?;
+    let deployer = Deployer::new(config, client)?;
     let id = match id {
         Some(text) => text.parse().map_err(|e| format!("--weights: {e}"))?,
         None => match Pointer::read(&config.runs.dir).map_err(|e| e.to_string())? {
@@ -77,7 +75,8 @@ async fn whole_model(config: &Config, id: Option<&str>) -> Result<Source, String
         },
     };
     let split = config.model.stage_count();
-    deployer.bring_head(&Target { split, weights: id.clone() }).await?;
+    let codec = config.codec.activation.clone();
+    deployer.bring_head(&Target { split, weights: id.clone(), codec }).await?;
     Ok(Source { id, library: deployer.library().clone() })
 }
 

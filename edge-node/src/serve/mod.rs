@@ -116,6 +116,11 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// All parts, one after the other.
+    pub fn total_ms(&self) -> f64 {
+        self.parameters().iter().map(|(_, ms)| ms).sum()
+    }
+
     /// The stages with the names that response parameters use.
     pub fn parameters(&self) -> [(&'static str, f64); 6] {
         [

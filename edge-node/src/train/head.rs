@@ -82,7 +82,7 @@ impl Head {
             library: Arc::new(library),
             training: config.train.spec(),
             side: Side::Edge,
-            range: 0..config.split_point,
+            range: 0..config.split(),
         };
         let shields = Shields::of(&half)?.map(Arc::new);
         let mut head = Self {
@@ -91,7 +91,7 @@ impl Head {
             shields,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
-            pool: ComputePool::new(1, QUEUE),
+            pool: ComputePool::slowed(1, QUEUE, config.edge.compute_scale),
             own: None,
             live: 0,
         };

@@ -9,7 +9,7 @@ use std::{
 
 use cleave_shared::{
     checkpoint::{RunStore, check_run_id},
-    config::{Config, MicroBatches},
+    config::{Config, MicroBatches, SplitPoint},
     data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
     session::{Schedule, Topology, TrainingSpec},
@@ -94,7 +94,7 @@ impl RunRecord {
     pub fn new(config: &Config, prepared: Option<PreparedData>) -> Self {
         Self {
             model: config.model.clone(),
-            split_point: config.split_point,
+            split_point: config.split(),
             seed: config.seed,
             data: config.data.clone(),
             prepared,
@@ -119,7 +119,7 @@ impl RunRecord {
     pub fn configure(&self, config: &Config) -> Config {
         let mut config = config.clone();
         config.model = self.model.clone();
-        config.split_point = self.split_point;
+        config.split_point = SplitPoint::Fixed(self.split_point);
         config.seed = self.seed;
         config.data = self.data.clone();
         config.train.batch_size = self.batch_size;

@@ -191,7 +191,7 @@ impl<'a> Trainer<'a> {
     fn opening(&self) -> v1::TrainOpen {
         let config = self.config;
         let weights = self.head.initial().to_string();
-        let agreement = config.agreement(config.split_point, &weights);
+        let agreement = config.agreement(config.split(), &weights);
         v1::TrainOpen {
             agreement: Some(agreement),
             run: self.dir.id.clone(),

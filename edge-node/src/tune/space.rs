@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use cleave_shared::config::Config;
+use cleave_shared::config::{Config, SplitPoint};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Trial {
         config.train.batch_size = self.batch_size;
         config.codec.activation = self.codec.clone();
         config.codec.gradient = self.codec.clone();
-        config.split_point = self.split_point;
+        config.split_point = SplitPoint::Fixed(self.split_point);
         config
     }
 }

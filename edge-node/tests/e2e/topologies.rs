@@ -78,7 +78,7 @@ fn write_case(config: &Config, folder: &Path) {
         (1..=ROUNDS * LOCAL_STEPS).map(|step| plan.batch(step)).collect::<Vec<_>>()
     });
     let case = json!({
-        "model": config.model, "split": config.split_point, "last_split": topology.last_split,
+        "model": config.model, "split": config.split(), "last_split": topology.last_split,
         "loss": config.train.loss, "optimizer": config.train.optimizer, "topology": topology.kind,
         "rounds": ROUNDS, "local_steps": LOCAL_STEPS, "samples": parts.iter().map(Vec::len).collect::<Vec<_>>(),
         "batches": batches.collect::<Vec<_>>(),

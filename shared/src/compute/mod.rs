@@ -11,6 +11,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -33,11 +34,18 @@ pub struct ComputePool {
     /// One permit for each job that runs or waits; it bounds the channel.
     room: Arc<Semaphore>,
     queue: usize,
+    scale: f64,
 }
 
 impl ComputePool {
     /// `threads` workers, and at most `queue` jobs waiting for them.
     pub fn new(threads: usize, queue: usize) -> Self {
+        Self::slowed(threads, queue, 1.0)
+    }
+
+    /// The same on a device that is `scale` times slower, emulated: a thread that has done a job waits
+    /// for as long as that device would still compute, and only then gives the result.
+    pub fn slowed(threads: usize, queue: usize, scale: f64) -> Self {
         let threads = threads.max(1);
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
@@ -48,7 +56,12 @@ impl ComputePool {
                 .spawn(move || work(&waiting))
                 .expect("the system can start a thread");
         }
-        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue }
+        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue, scale }
+    }
+
+    /// How many times slower than this machine the emulated device is.
+    pub fn scale(&self) -> f64 {
+        self.scale
     }
 
     /// Runs `job` on a compute thread and awaits its result without blocking the runtime; refuses
@@ -80,8 +93,13 @@ impl ComputePool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         let (reply, result) = oneshot::channel();
+        let scale = self.scale;
         let job: Job = Box::new(move || {
+            let begin = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(job));
+            if scale > 1.0 {
+                thread::sleep(begin.elapsed().mul_f64(scale - 1.0));
+            }
             drop(permit);
             let _ = reply.send(outcome.map_err(|p| panic_text(p.as_ref())));
         });
@@ -113,6 +131,17 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_slow_device_gives_its_results_late() {
+        let took = async |scale| {
+            let begin = Instant::now();
+            let work = || thread::sleep(std::time::Duration::from_millis(5));
+            ComputePool::slowed(1, 1, scale).run(work).await.unwrap();
+            begin.elapsed().as_secs_f64()
+        };
+        assert!(took(20.0).await >= 0.1);
+    }
 
     #[tokio::test]
     async fn a_full_queue_refuses_and_a_panic_is_an_error() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, Overrides, load};
+use super::{Config, ConfigError, Overrides, SplitPoint, load};
 
 /// Where to look when no file is named: the repository, then the container image.
 const DEFAULT_FILES: [&str; 2] = ["config/cleave.toml", "/etc/cleave/cleave.toml"];
@@ -20,9 +20,9 @@ pub struct ConfigArgs {
     /// the cloud
     #[arg(long, value_name = "NAME", global = true)]
     pub model: Option<String>,
-    /// Overrides `split_point`
+    /// Overrides `split_point`: a number of stages, or auto
     #[arg(long, value_name = "N", global = true)]
-    pub split_point: Option<usize>,
+    pub split_point: Option<SplitPoint>,
     /// Overrides `link.profile`
     #[arg(long, value_name = "NAME", global = true)]
     pub link: Option<String>,

@@ -20,12 +20,13 @@ impl Config {
         if let Some(url) = &self.runs.store {
             check_url(url).map_err(|problem| ("runs.store".into(), problem))?;
         }
+        self.plan.check(self.model.stage_count())?;
         self.check_train()
     }
 
     fn check_split(&self) -> Result<(), Refusal> {
         let (stages, family) = (self.model.stage_count() as u64, self.model.family_name());
-        range("split_point", self.split_point as u64, 0..=stages)
+        range("split_point", self.split() as u64, 0..=stages)
             .map_err(|(key, problem)| (key, format!("{problem}, the stages of this {family}")))
     }
 
@@ -58,6 +59,11 @@ impl Config {
         range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
         range("edge.max_tokens", edge.max_tokens as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
+        let scale = edge.compute_scale;
+        if !(1.0..=1000.0).contains(&scale) {
+            let problem = format!("{scale} is out of range; allowed: 1 to 1000");
+            return Err(("edge.compute_scale".into(), problem));
+        }
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;
         range("edge.max_cache_bytes", edge.max_cache_bytes as u64, 1024..=1 << 40)?;
@@ -72,12 +78,12 @@ impl Config {
         if topology.kind.is_group() {
             let group = self.train.spec().check_group();
             group.map_err(|(key, problem)| (format!("train.{key}"), problem))?;
-            range("split_point", self.split_point as u64, 1..=stages as u64 - 1)?;
+            range("split_point", self.split() as u64, 1..=stages as u64 - 1)?;
         }
         match topology.last_split {
             None => Ok(()),
             Some(last) => {
-                let between = self.split_point as u64 + 1..=stages as u64 - 1;
+                let between = self.split() as u64 + 1..=stages as u64 - 1;
                 range("train.topology.last_split", last as u64, between)
             }
         }

@@ -40,7 +40,7 @@ fn the_shipped_file_documents_the_defaults() {
 fn flags_go_over_the_file() {
     let config = load_text("split_point = 2\n", &[("split_point", "3"), ("link.profile", "lte")]);
     let config = config.unwrap();
-    assert_eq!((config.split_point, config.link.profile.as_str()), (3, "lte"));
+    assert_eq!((config.split(), config.link.profile.as_str()), (3, "lte"));
     assert_eq!(config.train, Config::default().train);
 }
 
@@ -94,7 +94,7 @@ fn bad_values_are_refused_with_the_allowed_range() {
 #[test]
 fn a_model_may_be_named() {
     let config = load_text("model = \"mlp\"\nsplit_point = 1\n", &[]).unwrap();
-    assert_eq!((config.model.family_name(), config.split_point), ("mlp", 1));
+    assert_eq!((config.model.family_name(), config.split()), ("mlp", 1));
     let error = refused("model = \"resnet19\"\n");
     let expected = "FILE: model: \"resnet19\": no such model; known: mlp, lenet";
     assert!(error.starts_with(expected), "{error}");
@@ -111,8 +111,8 @@ fn a_model_may_be_named() {
 #[test]
 fn who_names_the_model_names_its_split_point() {
     // The split point of the file is one of the file's model.
-    let split = |text: &str, flags: &[(&str, &str)]| load_text(text, flags).unwrap().split_point;
-    assert_eq!(split("", &[]), Config::default().split_point);
+    let split = |text: &str, flags: &[(&str, &str)]| load_text(text, flags).unwrap().split();
+    assert_eq!(split("", &[]), Config::default().split());
     assert_eq!(split("model = \"mlp\"\n", &[]), 0);
     assert_eq!(split("split_point = 1\n", &[("model", "mlp")]), 0);
     assert_eq!(split("split_point = 1\n", &[("model", "mlp"), ("split_point", "2")]), 2);

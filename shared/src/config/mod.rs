@@ -8,6 +8,7 @@ mod agreement;
 mod args;
 mod check;
 mod load;
+mod plan;
 mod train;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     args::ConfigArgs,
     load::{ConfigError, Overrides, PROFILES, load},
+    plan::{CloudPrice, Energy, PlanConfig, SplitPoint, Weights},
     train::{MicroBatches, TrainConfig},
 };
 use crate::{
@@ -34,7 +36,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Stages `0..split_point` run on the edge, the rest in the cloud.
-    pub split_point: usize,
+    pub split_point: SplitPoint,
     /// Seed of initial weights, data split and batch order.
     pub seed: u64,
     /// In a file: a name such as `"lenet"`, or a table with family and sizes.
@@ -46,6 +48,7 @@ pub struct Config {
     pub link: LinkConfig,
     pub cloud: CloudConfig,
     pub edge: EdgeConfig,
+    pub plan: PlanConfig,
     pub train: TrainConfig,
     pub data: DataSpec,
     pub prepare: PrepareConfig,
@@ -123,7 +126,7 @@ pub struct CloudConfig {
     pub session_idle_s: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeConfig {
     /// The cloud's address, `http://host:port`.
@@ -138,6 +141,8 @@ pub struct EdgeConfig {
     pub max_tokens: usize,
     /// Threads that compute heads.
     pub threads: usize,
+    /// How many times slower than this machine the edge computes: a slower device, emulated by waiting.
+    pub compute_scale: f64,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
     /// Sequences that are continued at once.
@@ -184,6 +189,11 @@ pub struct LogConfig {
 }
 
 impl Config {
+    /// Stages before the cut.
+    pub fn split(&self) -> usize {
+        self.split_point.stages()
+    }
+
     pub fn link_profile(&self) -> Profile {
         self.link.resolved.clone()
     }
@@ -200,7 +210,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            split_point: 4,
+            split_point: SplitPoint::Fixed(4),
             seed: 7,
             model: ModelSpec::Lenet(LenetSpec {
                 input: [1, 8, 8],
@@ -214,6 +224,7 @@ impl Default for Config {
             link: LinkConfig::default(),
             cloud: CloudConfig::default(),
             edge: EdgeConfig::default(),
+            plan: PlanConfig::default(),
             train: TrainConfig::default(),
             data: DataSpec::Digits,
             prepare: PrepareConfig::default(),
@@ -268,6 +279,7 @@ impl Default for EdgeConfig {
             max_batch: 1024,
             max_tokens: 4096,
             threads: 2,
+            compute_scale: 1.0,
             queue: 256,
             max_sessions: 64,
             max_cache_bytes: 1 << 30,

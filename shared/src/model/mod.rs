@@ -38,6 +38,7 @@ mod recurrent;
 mod resnet;
 mod rnn;
 mod segment;
+mod shelf;
 mod sparsity;
 mod spec;
 mod stage;
@@ -71,6 +72,7 @@ pub use self::{
     resnet::{ResnetBlock, ResnetSpec},
     rnn::{RnnSpec, SequenceTask},
     segment::{Segment, SegmentCache, StageState},
+    shelf::{Partial, StageShelf},
     sparsity::prune_smallest,
     spec::{ModelFamily, ModelSpec, StagePlan},
     stage::{Block, Stage},

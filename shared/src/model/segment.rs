@@ -1,7 +1,7 @@
 //! A contiguous range of stages: the head, the tail, or the whole model. How it is built and run; how
 //! it learns is in [`super::training`].
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::tensor::Device;
 
@@ -13,7 +13,8 @@ use crate::wire::NamedTensors;
 
 /// Stages `range` of a model, on one device.
 pub struct Segment {
-    pub(super) stages: Vec<Box<dyn Stage>>,
+    /// Those of a segment that learns are nobody else's.
+    pub(super) stages: Vec<Arc<dyn Stage>>,
     pub(super) device: Device,
     /// What the forward passes of a step that is not committed do to buffers.
     pub(super) buffers: BufferUpdates,
@@ -55,7 +56,7 @@ impl Segment {
         weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
         let plans = spec.stages();
-        let stages = plans[range].iter().map(|p| p.build(weights, &device));
+        let stages = plans[range].iter().map(|p| p.build(weights, &device).map(Arc::from));
         let (stages, buffers) = (stages.collect::<Result<_, _>>()?, BufferUpdates::default());
         Ok(Self { stages, device, buffers })
     }
@@ -91,7 +92,7 @@ impl Segment {
             if format != WeightFormat::Full {
                 stage.quantize(format, &|name| spec.is_input_major(name));
             }
-            Ok(stage)
+            Ok(Arc::from(stage))
         };
         let stages = plans[range].iter().map(build).collect::<Result<_, ModelError>>()?;
         Ok(Self { stages, device, buffers: BufferUpdates::default() })
@@ -107,13 +108,13 @@ impl Segment {
     ) -> Result<(), ModelError> {
         let is_input_major = |name: &str| spec.is_input_major(name);
         let device = &self.device;
-        let mut stages = self.stages.iter_mut();
+        let mut stages = own(&mut self.stages);
         stages.try_for_each(|stage| stage.adapt(lora, factors, &is_input_major, device))
     }
 
     /// Sets this share of each weight matrix, the smallest, to zero; training keeps it there.
     pub fn sparsify(&mut self, amount: f64) {
-        self.stages.iter_mut().for_each(|stage| stage.sparsify(amount));
+        own(&mut self.stages).for_each(|stage| stage.sparsify(amount));
     }
 
     /// Bytes that the weights take in memory.
@@ -139,6 +140,23 @@ impl Segment {
     pub fn infer(&self, input: &NamedTensors) -> Result<NamedTensors, ModelError> {
         let input = Activation::from_host(input, &self.device)?;
         Ok(self.run(input, Mode::Eval, &mut BufferUpdates::default())?.into_host())
+    }
+
+    /// The same; `observe` is told when a stage is done, by its place in this segment, and sees its output.
+    pub fn infer_observed(
+        &self,
+        input: &NamedTensors,
+        observe: &mut dyn FnMut(usize, &Activation),
+    ) -> Result<NamedTensors, ModelError> {
+        let mut x = Activation::from_host(input, &self.device)?;
+        let mut updates = BufferUpdates::default();
+        for (place, stage) in self.stages.iter().enumerate() {
+            let (stage_name, mode) = (stage.name(), Mode::Eval);
+            let mut pass = Pass { stage: stage_name, mode, cache: None, updates: &mut updates };
+            x = stage.forward(x, &mut pass)?;
+            observe(place, &x);
+        }
+        Ok(x.into_host())
     }
 
     pub(super) fn run(
@@ -189,7 +207,7 @@ impl Segment {
         optimizer: &OptimizerSpec,
         state: Vec<u8>,
     ) -> Result<(), ModelError> {
-        match self.stages.iter_mut().find(|s| s.name() == stage) {
+        match own(&mut self.stages).find(|s| s.name() == stage) {
             Some(s) => s.load_optimizer_state(optimizer, state),
             None => Err(ModelError::Optimizer {
                 stage: stage.into(),
@@ -197,6 +215,11 @@ impl Segment {
             }),
         }
     }
+}
+
+/// The stages of a segment that learns.
+pub(super) fn own(stages: &mut [Arc<dyn Stage>]) -> impl Iterator<Item = &mut (dyn Stage + 'static)> {
+    stages.iter_mut().map(|s| Arc::get_mut(s).expect("a stage that learns is not shared"))
 }
 
 /// One stage as it is written to disk.

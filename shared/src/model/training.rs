@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 
 use super::{
     Activation, LossKind, Mode, ModelError, OptimizerSpec, Segment, Update, loss::LossOutput,
+    segment::own,
 };
 use crate::{tensor::HostTensor, wire::NamedTensors};
 
@@ -73,7 +74,7 @@ impl Segment {
         };
         let mut gradients = loss.backward();
         let of_input = pass.input.map(|input| input.grads(&gradients).into_host());
-        self.stages.iter_mut().for_each(|stage| stage.accumulate(&mut gradients));
+        own(&mut self.stages).for_each(|stage| stage.accumulate(&mut gradients));
         Ok(of_input.unwrap_or_default())
     }
 
@@ -102,7 +103,7 @@ impl Segment {
             true => input.grads(&gradients).into_host(),
             false => NamedTensors::new(),
         };
-        self.stages.iter_mut().for_each(|stage| stage.accumulate(&mut gradients));
+        own(&mut self.stages).for_each(|stage| stage.accumulate(&mut gradients));
         Ok(LossPass { loss: value, correct, gradient })
     }
 
@@ -127,7 +128,7 @@ impl Segment {
     /// take a step together. Refuses gradients of parameters that are not here.
     pub fn set_gradients(&mut self, gradients: &NamedTensors) -> Result<(), ModelError> {
         let mut given = gradients.clone();
-        for stage in &mut self.stages {
+        for stage in own(&mut self.stages) {
             stage.set_gradients(&mut given, &self.device)?;
         }
         match given.first() {
@@ -141,7 +142,7 @@ impl Segment {
     /// Applies the step.
     pub fn commit(&mut self, optimizer: &OptimizerSpec, update: Update) {
         let buffers = std::mem::take(&mut self.buffers);
-        for stage in &mut self.stages {
+        for stage in own(&mut self.stages) {
             stage.commit(optimizer, update, &buffers);
         }
     }
@@ -149,7 +150,7 @@ impl Segment {
     /// Drops what was prepared of a step.
     pub fn forget(&mut self) {
         self.buffers = Default::default();
-        self.stages.iter_mut().for_each(|stage| stage.forget());
+        own(&mut self.stages).for_each(|stage| stage.forget());
     }
 
     /// Loss and number of right answers, without an update.

@@ -1,0 +1,192 @@
+//! `edge-node plan`: predicts all choices, and sends real requests beside them if it is asked to.
+
+use std::{sync::Arc, time::Instant};
+
+use cleave_shared::{
+    compute::ComputePool,
+    config::{Config, SplitPoint},
+    link::Link,
+    profile::{Request, sample_input},
+};
+use tokio::sync::watch;
+
+use super::{Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, plan};
+use crate::{
+    cloud::{CloudClient, explain},
+    deploy::{Deployer, Target},
+    ports,
+    predict::SplitPredictor,
+    profile::known_or_measured,
+    serve::{Predictor, Query},
+    stack,
+};
+
+/// Requests of each choice that are not counted.
+const WARM_UP: usize = 2;
+/// What a link that nobody knows is probed with, bytes each way.
+const PROBES: [usize; 3] = [256, 32 << 10, 256 << 10];
+const PROBES_OF_EACH: usize = 5;
+
+/// Everything a plan stands on.
+pub struct Grounds {
+    pub measured: Measured,
+    pub costs: Costs,
+    pub network: Network,
+    /// What is not in `network` yet.
+    pub host: HostCost,
+}
+
+/// A plan for people.
+pub struct Explained {
+    pub title: String,
+    pub rows: Vec<Row>,
+    /// Why there is no choice, if there is none.
+    pub problem: Option<String>,
+}
+
+/// Measures what is not known yet: both nodes' times, and the link.
+pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, String> {
+    let measured = known_or_measured(config, request).await?;
+    let found = config.model.inspect().map_err(|e| e.to_string())?;
+    let costs = Costs::new(&measured, &found);
+    let most = costs.crossings.iter().flatten().map(|c| c.bytes).max().unwrap_or(1);
+    let profile = config.link_profile();
+    // A simulated link is known as far as its file says; one that follows a trace, or is real, is not.
+    let simulated = profile.trace.is_none() && profile.name != "none";
+    let known = if simulated { Network::of_profile(&profile, most) } else { None };
+    let (network, host) = match known {
+        Some(network) => (network, measured.host),
+        None => (probe(config).await?, HostCost::default()),
+    };
+    Ok(Grounds { measured, costs, network, host })
+}
+
+/// Lines through a few probes.
+async fn probe(config: &Config) -> Result<Network, String> {
+    let link = Link::new(config.link_profile(), config.link.seed);
+    let cloud = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    // The first opens the connection.
+    for bytes in std::iter::once(1).chain(PROBES) {
+        let (mut ups, mut downs) = (Vec::new(), Vec::new());
+        for _ in 0..PROBES_OF_EACH {
+            let took = cloud.probe(bytes, bytes).await;
+            let (there, back) = took.map_err(|s| explain(cloud.address(), &s))?;
+            ups.push(there);
+            downs.push(back);
+        }
+        if bytes > 1 {
+            up.push((bytes as f64, median(ups)));
+            down.push((bytes as f64, median(downs)));
+        }
+    }
+    Ok(Network { up: Curve::rising(up), down: Curve::rising(down) })
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+impl Grounds {
+    pub fn limits(&self, config: &Config) -> Limits {
+        let accuracy = self.measured.accuracy.clone();
+        Limits { config: config.plan.clone(), queue_ms: 0.0, accuracy }
+    }
+
+    pub fn plan(&self, config: &Config) -> Plan {
+        plan(&self.costs, &self.network, self.host, &self.limits(config))
+    }
+}
+
+/// The plan as rows; `requests` real ones of each choice are sent if it is not 0.
+pub async fn explained(
+    config: &Config,
+    request: Request,
+    requests: usize,
+) -> Result<Explained, String> {
+    let grounds = grounds(config, request).await?;
+    let found = grounds.plan(config);
+    let best = found.best().map(|p| p.choice.clone());
+    let names = config.model.stage_names();
+    let after = |split: usize| match split {
+        0 => "input".to_string(),
+        n => names[n - 1].clone(),
+    };
+    let row = |p: &super::Predicted| {
+        Row::new(p, &after(p.choice.split), best.as_ref() == Some(&p.choice))
+    };
+    let mut rows: Vec<Row> = found.all.iter().map(row).collect();
+    if requests > 0 {
+        let trial = Trial::new(config, request)?;
+        for (row, predicted) in rows.iter_mut().zip(&found.all) {
+            row.measured_ms = Some(trial.measure(&predicted.choice, requests).await?);
+        }
+    }
+    let Measured { model, batch, scale, .. } = &grounds.measured;
+    let title = format!(
+        "{model}, batch {batch}, across {}, edge {} × {scale}, cloud {}",
+        config.link.profile, grounds.measured.edge.device, grounds.measured.cloud.device
+    );
+    let problem = best.is_none().then(|| found.why_not());
+    Ok(Explained { title, rows, problem })
+}
+
+/// Sets the planner's choice in a configuration that leaves it to the planner, for a command that runs to
+/// an end.
+pub async fn settle(config: &mut Config, request: Request) -> Result<(), String> {
+    if !config.split_point.is_auto() {
+        return Ok(());
+    }
+    let found = grounds(config, request).await?.plan(config);
+    let best = found.best().ok_or_else(|| found.why_not())?;
+    config.split_point = SplitPoint::Auto { planned: best.choice.split };
+    if let Some(codec) = &best.choice.codec {
+        config.codec.activation.clone_from(codec);
+    }
+    Ok(())
+}
+
+/// Real requests through both nodes, one after the other.
+struct Trial {
+    deployer: Deployer,
+    predictor: SplitPredictor,
+    deployed: watch::Sender<Option<Arc<crate::deploy::Deployment>>>,
+    query: Query,
+    config: Config,
+}
+
+impl Trial {
+    fn new(config: &Config, request: Request) -> Result<Self, String> {
+        let link = Link::new(config.link_profile(), config.link.seed);
+        let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+        let edge = &config.edge;
+        let pool = ComputePool::slowed(edge.threads, edge.queue, edge.compute_scale);
+        let deployer = Deployer::new(config, client.clone())?;
+        let (deployed, current) = watch::channel(None);
+        let cloud = stack::cloud_call(config, client);
+        let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, None);
+        let input = sample_input(&config.model, request.batch, request.length);
+        let named = ports::outside_inputs(&config.model, input);
+        let query = Query::Tensors(named);
+        Ok(Self { deployer, predictor, deployed, query, config: config.clone() })
+    }
+
+    /// Median of so many requests, ms.
+    async fn measure(&self, choice: &Choice, requests: usize) -> Result<f64, String> {
+        let target = self.deployer.target(&self.config)?;
+        let codec = choice.codec.clone().unwrap_or(target.codec);
+        let target = Target { split: choice.split, codec, ..target };
+        let deployment = self.deployer.deploy(target).await?;
+        self.deployed.send_replace(Some(Arc::new(deployment)));
+        let mut times = Vec::with_capacity(requests);
+        for number in 0..WARM_UP + requests {
+            let begin = Instant::now();
+            self.predictor.predict(self.query.clone()).await.map_err(|e| e.to_string())?;
+            if number >= WARM_UP {
+                times.push(begin.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        Ok(median(times))
+    }
+}

@@ -1,0 +1,106 @@
+//! When a better choice is worth a switch.
+//!
+//! Predictions move with every transfer. A switch is taken when another choice has been predicted to be
+//! better by the hysteresis' share several times in a row, or once if the link has just changed; and back
+//! again only by the same rule, so noise around a tie never flaps.
+
+use super::{Choice, Plan};
+
+/// Plans in a row that must agree on another choice, while nothing has changed.
+const AGREEING: u32 = 3;
+
+/// The choice in force, and what speaks against it.
+#[derive(Debug, Clone)]
+pub struct Steady {
+    hysteresis: f64,
+    current: Choice,
+    better: u32,
+}
+
+impl Steady {
+    pub fn new(current: Choice, hysteresis: f64) -> Self {
+        Self { hysteresis, current, better: 0 }
+    }
+
+    pub fn current(&self) -> &Choice {
+        &self.current
+    }
+
+    /// A new plan; `changed`: whether a change of the link or of the load was detected since the last.
+    /// Gives the choice to switch to, if it is time.
+    pub fn consider(&mut self, plan: &Plan, changed: bool) -> Option<Choice> {
+        let best = plan.best()?;
+        if best.choice == self.current {
+            self.better = 0;
+            return None;
+        }
+        // What is not allowed any more, or is not in the plan, is left at once.
+        let own = plan.find(&self.current).filter(|own| own.forbidden.is_none());
+        let urgent = own.is_none();
+        let worth = own.is_none_or(|own| best.score < own.score * (1.0 - self.hysteresis));
+        if !worth {
+            self.better = 0;
+            return None;
+        }
+        self.better += 1;
+        if !(urgent || changed || self.better >= AGREEING) {
+            return None;
+        }
+        self.better = 0;
+        self.current = best.choice.clone();
+        Some(self.current.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cleave_shared::config::PlanConfig;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::{Costs, Crossing, Curve, HostCost, Limits, Network, plan};
+
+    /// Head and tail of 10 ms each way; 100 kB cross.
+    fn at(mbps: f64) -> Plan {
+        let crossing =
+            Crossing { codec: "f32".into(), bytes: 100_000, encode_ms: 0.0, decode_ms: 0.0 };
+        let costs = Costs {
+            head_ms: vec![0.0, 60.0],
+            tail_ms: vec![10.0, 0.0],
+            crossings: vec![vec![crossing], Vec::new()],
+            head_flops: vec![0.0; 2],
+            head_bytes: vec![0; 2],
+            output_bytes: 4,
+        };
+        let network = Network { up: Curve::line(5.0, mbps * 1e6), down: Curve::line(5.0, mbps * 1e6) };
+        let limits = Limits { config: PlanConfig::default(), queue_ms: 0.0, accuracy: Vec::new() };
+        plan(&costs, &network, HostCost::default(), &limits)
+    }
+
+    fn cloud() -> Choice {
+        Choice { split: 0, codec: Some("f32".into()) }
+    }
+
+    #[test]
+    fn a_change_switches_at_once_and_a_drift_after_some_plans() {
+        let mut steady = Steady::new(cloud(), 0.1);
+        assert_eq!(steady.consider(&at(100.0), true), None);
+        assert_eq!(steady.consider(&at(1.0), true).map(|c| c.split), Some(1));
+        assert_eq!(steady.consider(&at(100.0), false), None);
+        assert_eq!(steady.consider(&at(100.0), false), None);
+        assert_eq!(steady.consider(&at(100.0), false), Some(cloud()));
+    }
+
+    proptest! {
+        /// Around the tie (20 Mbit/s: 60 ms either way) it does not flap, whatever the noise within the
+        /// hysteresis.
+        #[test]
+        fn noise_around_a_tie_is_at_most_one_switch(
+            rates in prop::collection::vec(19.0f64..21.0, 1..100), changed in any::<bool>(),
+        ) {
+            let mut steady = Steady::new(cloud(), 0.1);
+            let switches = rates.into_iter().filter(|&r| steady.consider(&at(r), changed).is_some());
+            prop_assert!(switches.count() <= 1);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a call costs beside link and computation: gRPC, HTTP/2, copies, the machine's own network.
+
+use tonic::Status;
+
+use crate::{cloud::CloudClient, plan::HostCost};
+
+const CALLS: usize = 30;
+const LARGE: usize = 512 << 10;
+const SMALL: usize = 256;
+
+/// A line through small and large probes, both ways together.
+pub async fn measure(cloud: &CloudClient) -> Result<HostCost, Status> {
+    let mut times = [Vec::new(), Vec::new()];
+    // The first of each opens the connection and is not counted.
+    for call in 0..=CALLS {
+        for (times, bytes) in times.iter_mut().zip([SMALL, LARGE]) {
+            let (up, down) = cloud.probe(bytes, SMALL).await?;
+            if call > 0 {
+                times.push(up + down);
+            }
+        }
+    }
+    let [small, large] = times.map(median);
+    let ms_per_megabyte = ((large - small) / (LARGE - SMALL) as f64 * 1e6).max(0.0);
+    Ok(HostCost { call_ms: small, ms_per_megabyte })
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

@@ -1,0 +1,137 @@
+//! `edge-node profile`: measures this machine, asks the cloud for its own times, and keeps both for the
+//! planner.
+
+mod accuracy;
+mod host;
+mod table;
+
+use std::{path::PathBuf, sync::Arc};
+
+use cleave_shared::{
+    checkpoint::Library,
+    codec,
+    config::Config,
+    link::{Link, Profile},
+    profile::{ComputeProfile, Request, device_name, measure, sample_input},
+};
+
+pub use self::table::render;
+use crate::{
+    cloud::{CloudClient, explain},
+    plan::Measured,
+    stack,
+};
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub request: Request,
+    /// Codecs to measure at each cut; empty: those that [plan] may choose.
+    pub codecs: Vec<String>,
+    /// Whether to count right answers through each codec at each cut.
+    pub accuracy: bool,
+}
+
+/// The profile's file, and what is in it.
+pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Measured), String> {
+    let codecs = match options.codecs.is_empty() {
+        true => choosable(config),
+        false => options.codecs.clone(),
+    };
+    let library = library(config)?;
+    let edge = here(config, options.request, &codecs, &library).await?;
+    // On the network as it is: the simulated link has its own model.
+    let none = Link::new(Profile::builtin("none").expect("comes with Cleave"), 0);
+    let cloud = CloudClient::new(stack::channel(config, &none)?, &config.edge.cloud);
+    let refused = |status: tonic::Status| explain(cloud.address(), &status);
+    let weights = library.initial(config.seed).to_string();
+    let agreement = config.agreement(0, &weights);
+    let there = cloud.profile(agreement, options.request, codecs.clone()).await;
+    let there = there.map_err(refused)?;
+    if there.stages.len() != edge.stages.len() {
+        return Err("the cloud's profile has other stages: run the same version on both".into());
+    }
+    let host = host::measure(&cloud).await.map_err(refused)?;
+    let accuracy = match options.accuracy {
+        true => accuracy::measure(config, &codecs, &library).await?,
+        false => Vec::new(),
+    };
+    let measured = Measured {
+        spec_hash: config.model.hash(),
+        model: config.model.family_name().into(),
+        batch: options.request.batch,
+        length: options.request.length,
+        output_bytes: output_bytes(config, options.request),
+        scale: config.edge.compute_scale,
+        edge,
+        cloud: there,
+        host,
+        accuracy,
+    };
+    let path = path(config, options.request);
+    measured.write(&path)?;
+    Ok((path, measured))
+}
+
+/// What was measured before, if it has what the configuration needs; else measures.
+pub async fn known_or_measured(config: &Config, request: Request) -> Result<Measured, String> {
+    if let Some(mut known) = Measured::read(&path(config, request))?
+        && known.knows(&choosable(config))
+    {
+        known.scale = config.edge.compute_scale;
+        return Ok(known);
+    }
+    let options = Options { request, codecs: Vec::new(), accuracy: false };
+    Ok(profile(config, &options).await?.1)
+}
+
+/// The codecs that the planner may choose.
+pub fn choosable(config: &Config) -> Vec<String> {
+    match config.plan.codecs.is_empty() {
+        true => vec![config.codec.activation.clone()],
+        false => config.plan.codecs.clone(),
+    }
+}
+
+/// Where this model's times on this machine are.
+fn path(config: &Config, request: Request) -> PathBuf {
+    let (runs, device) = (&config.runs.dir, device_name());
+    Measured::path(runs, &config.model.hash(), &device, config.edge.threads, request)
+}
+
+fn library(config: &Config) -> Result<Arc<Library>, String> {
+    let store = Arc::new(config.runs.open("edge")?);
+    let library = Library::open(&config.model, store, config.weights.file.as_deref());
+    library.map(Arc::new).map_err(|e| format!("weights.file: {e}"))
+}
+
+/// This machine, on a thread of its own.
+async fn here(
+    config: &Config,
+    request: Request,
+    codecs: &[String],
+    library: &Arc<Library>,
+) -> Result<ComputeProfile, String> {
+    let (config, codecs, library) = (config.clone(), codecs.to_vec(), library.clone());
+    let work = move || {
+        let known = codecs.into_iter().map(|name| match codec::by_name(&name) {
+            Some(codec) => Ok((name, codec)),
+            None => Err(format!("codec {name:?} is unknown")),
+        });
+        let codecs = known.collect::<Result<Vec<_>, String>>()?;
+        let (spec, format) = (&config.model, config.quantize.weights);
+        let weights = library.initial(config.seed);
+        let mut source =
+            library.source(&weights, &spec.stage_names()).map_err(|e| e.to_string())?;
+        measure(spec, format, request, &codecs, config.edge.threads, source.as_mut())
+            .map_err(|e| e.to_string())
+    };
+    let outcome = tokio::task::spawn_blocking(work).await;
+    outcome.map_err(|e| format!("measuring failed: {e}"))?
+}
+
+/// Bytes of the answer to a request of this size.
+fn output_bytes(config: &Config, request: Request) -> u64 {
+    let input = sample_input(&config.model, request.batch, request.length);
+    crate::ports::output_bytes(&config.model, &input) as u64
+}

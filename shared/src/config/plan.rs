@@ -1,0 +1,229 @@
+//! `[plan]`: how `split_point = "auto"` is chosen.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Where the model is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitPoint {
+    Fixed(usize),
+    /// The planner's choice; until it has chosen, all in the cloud.
+    Auto {
+        planned: usize,
+    },
+}
+
+impl SplitPoint {
+    /// Not planned yet.
+    pub const AUTO: Self = Self::Auto { planned: 0 };
+
+    /// Stages `0..` this run on the edge.
+    pub fn stages(self) -> usize {
+        match self {
+            Self::Fixed(split) | Self::Auto { planned: split } => split,
+        }
+    }
+
+    pub fn is_auto(self) -> bool {
+        matches!(self, Self::Auto { .. })
+    }
+}
+
+/// What is minimised, under which limits, and what may be chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanConfig {
+    /// Codecs that may be chosen for activations; empty: `codec.activation` only.
+    pub codecs: Vec<String>,
+    pub minimise: Weights,
+    /// Longest predicted end-to-end latency, ms.
+    pub deadline_ms: Option<f64>,
+    /// Least share of right answers, 0 to 1, of those measured by `edge-node profile --accuracy`.
+    pub accuracy_floor: Option<f64>,
+    /// Most bytes of weights on the edge.
+    pub edge_memory_bytes: Option<u64>,
+    /// Privacy floor: the fewest stages before the cut.
+    pub min_split_point: usize,
+    /// How much better another choice must be predicted to be, as a share, before it is taken.
+    pub hysteresis: f64,
+    /// What an idle link is probed with, bytes each way, and how often at most, s.
+    pub probe_bytes: usize,
+    pub probe_interval_s: u64,
+    pub energy: Energy,
+    pub cloud: CloudPrice,
+}
+
+/// What a unit of each counts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Weights {
+    /// A ms of latency.
+    pub latency: f64,
+    /// A mJ of the edge's energy.
+    pub energy: f64,
+    /// A millionth of what `plan.cloud.price_per_hour` is in.
+    pub cost: f64,
+}
+
+/// The edge's energy: computing, and the radio.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Energy {
+    pub joule_per_gflop: f64,
+    /// The radio while it is active, W.
+    pub radio_watt: f64,
+    pub uplink_joule_per_megabyte: f64,
+    pub downlink_joule_per_megabyte: f64,
+}
+
+/// What a compute thread of the cloud costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudPrice {
+    pub price_per_hour: f64,
+}
+
+impl Default for PlanConfig {
+    fn default() -> Self {
+        Self {
+            codecs: Vec::new(),
+            minimise: Weights::default(),
+            deadline_ms: None,
+            accuracy_floor: None,
+            edge_memory_bytes: None,
+            min_split_point: 0,
+            hysteresis: 0.1,
+            probe_bytes: 32 << 10,
+            probe_interval_s: 10,
+            energy: Energy::default(),
+            cloud: CloudPrice::default(),
+        }
+    }
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { latency: 1.0, energy: 0.0, cost: 0.0 }
+    }
+}
+
+impl Default for Energy {
+    /// A Raspberry Pi 4's 4 W over its 10 GFLOP/s; LTE as Huang et al., MobiSys 2012, table 4.
+    fn default() -> Self {
+        Self {
+            joule_per_gflop: 0.4,
+            radio_watt: 1.288,
+            uplink_joule_per_megabyte: 3.507,
+            downlink_joule_per_megabyte: 0.416,
+        }
+    }
+}
+
+impl Default for CloudPrice {
+    fn default() -> Self {
+        Self { price_per_hour: 0.05 }
+    }
+}
+
+impl PlanConfig {
+    /// The first value that is out of range: its key below `plan`, and what is wrong.
+    pub(super) fn check(&self, stages: usize) -> Result<(), (String, String)> {
+        let refuse = |key: &str, text: String| Err((format!("plan.{key}"), text));
+        let Weights { latency, energy, cost } = self.minimise;
+        let weights = [("latency", latency), ("energy", energy), ("cost", cost)];
+        for (key, value) in weights {
+            not_negative(&format!("minimise.{key}"), value)?;
+        }
+        if weights.iter().all(|(_, value)| *value == 0.0) {
+            return refuse("minimise", "all weights are 0: nothing would be minimised".into());
+        }
+        let Energy { joule_per_gflop, radio_watt, .. } = self.energy;
+        not_negative("energy.joule_per_gflop", joule_per_gflop)?;
+        not_negative("energy.radio_watt", radio_watt)?;
+        not_negative("energy.uplink_joule_per_megabyte", self.energy.uplink_joule_per_megabyte)?;
+        let down = self.energy.downlink_joule_per_megabyte;
+        not_negative("energy.downlink_joule_per_megabyte", down)?;
+        not_negative("cloud.price_per_hour", self.cloud.price_per_hour)?;
+        if let Some(deadline) = self.deadline_ms {
+            not_negative("deadline_ms", deadline)?;
+        }
+        match self.accuracy_floor {
+            Some(floor) if !(0.0..=1.0).contains(&floor) => {
+                refuse("accuracy_floor", format!("{floor} is out of range; allowed: 0 to 1"))
+            }
+            _ if !(0.0..1.0).contains(&self.hysteresis) => {
+                let text = format!("{} is out of range; allowed: 0 to below 1", self.hysteresis);
+                refuse("hysteresis", text)
+            }
+            _ if self.min_split_point > stages => {
+                let found = self.min_split_point;
+                let text = format!("{found} is out of range; allowed: 0 to {stages}");
+                refuse("min_split_point", text)
+            }
+            _ if !(1..=1 << 20).contains(&self.probe_bytes) => {
+                let text = format!("{} is out of range; allowed: 1 to 1048576", self.probe_bytes);
+                refuse("probe_bytes", text)
+            }
+            _ if !(1..=86_400).contains(&self.probe_interval_s) => {
+                let text = format!("{} is out of range; allowed: 1 to 86400", self.probe_interval_s);
+                refuse("probe_interval_s", text)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn not_negative(key: &str, value: f64) -> Result<(), (String, String)> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err((format!("plan.{key}"), format!("{value} is out of range; allowed: 0 or more")))
+}
+
+const AUTO: &str = "auto";
+
+impl fmt::Display for SplitPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(split) => write!(f, "{split}"),
+            Self::Auto { .. } => f.write_str(AUTO),
+        }
+    }
+}
+
+impl std::str::FromStr for SplitPoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == AUTO {
+            return Ok(Self::AUTO);
+        }
+        text.parse().map(Self::Fixed).map_err(|_| format!("{text:?} is no number and not \"auto\""))
+    }
+}
+
+impl Serialize for SplitPoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(split) => serializer.serialize_u64(*split as u64),
+            Self::Auto { .. } => serializer.serialize_str(AUTO),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SplitPoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(usize),
+            Word(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Number(split)) => Ok(Self::Fixed(split)),
+            Ok(Written::Word(word)) if word == AUTO => Ok(Self::AUTO),
+            _ => Err(serde::de::Error::custom("expected a number of stages or \"auto\"")),
+        }
+    }
+}

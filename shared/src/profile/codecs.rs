@@ -1,0 +1,84 @@
+//! What codecs do with what really crosses each cut.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Spread;
+use crate::{
+    codec::Codec,
+    model::{ModelError, Segment},
+    wire::{self, NamedTensors},
+};
+
+/// One codec at one cut, for one batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CodecTime {
+    pub codec: String,
+    /// All tensors together; integers cross as they are.
+    pub bytes: u64,
+    pub encode: Spread,
+    pub decode: Spread,
+}
+
+/// Measures each codec on the input of each stage.
+pub(super) fn measure(
+    model: &Segment,
+    input: &NamedTensors,
+    codecs: &[(String, &dyn Codec)],
+    rounds: usize,
+) -> Result<Vec<Vec<CodecTime>>, ModelError> {
+    let mut cuts = vec![through_all(input, codecs, rounds)?];
+    let last = model.stage_names().len().saturating_sub(1);
+    let mut outcome = Ok(());
+    model.infer_observed(input, &mut |stage, output| {
+        if stage == last || outcome.is_err() {
+            return;
+        }
+        match through_all(&output.clone().into_host(), codecs, rounds) {
+            Ok(times) => cuts.push(times),
+            Err(error) => outcome = Err(error),
+        }
+    })?;
+    outcome.map(|()| cuts)
+}
+
+fn through_all(
+    tensors: &NamedTensors,
+    codecs: &[(String, &dyn Codec)],
+    rounds: usize,
+) -> Result<Vec<CodecTime>, ModelError> {
+    codecs.iter().map(|(name, codec)| through(tensors, name, *codec, rounds)).collect()
+}
+
+fn through(
+    tensors: &NamedTensors,
+    name: &str,
+    codec: &dyn Codec,
+    rounds: usize,
+) -> Result<CodecTime, ModelError> {
+    let (mut encode, mut decode) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    // One more, which is not counted.
+    for round in 0..=rounds {
+        let begin = Instant::now();
+        let sent = wire::encode(tensors.clone(), codec);
+        let middle = Instant::now();
+        bytes = sent.iter().map(|t| t.data.len() as u64).sum();
+        let decoded = wire::decode(sent, codec);
+        let end = Instant::now();
+        decoded.map_err(|e| codec_error(name, &e))?;
+        if round > 0 {
+            encode.push((middle - begin).as_secs_f64() * 1e3);
+            decode.push((end - middle).as_secs_f64() * 1e3);
+        }
+    }
+    let (encode, decode) = (Spread::of(encode), Spread::of(decode));
+    Ok(CodecTime { codec: name.into(), bytes, encode, decode })
+}
+
+/// A codec that cannot read what it wrote.
+fn codec_error(name: &str, error: &dyn std::error::Error) -> ModelError {
+    let stage = format!("codec {name}");
+    ModelError::Input { stage, expected: "what it encoded itself".into(), found: error.to_string() }
+}
