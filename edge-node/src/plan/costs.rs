@@ -34,10 +34,11 @@ pub struct Costs {
 }
 
 impl Costs {
-    pub fn new(measured: &Measured, found: &Inspection) -> Self {
+    /// `codecs`: those that may be chosen.
+    pub fn new(measured: &Measured, found: &Inspection, codecs: &[String]) -> Self {
         let Measured { edge, cloud, scale, batch, .. } = measured;
         let stages = edge.stages.len();
-        let crossings = (0..=stages).map(|split| crossings(measured, split)).collect();
+        let crossings = (0..=stages).map(|split| crossings(measured, split, codecs)).collect();
         let cuts = &found.cuts;
         Self {
             head_ms: (0..=stages).map(|split| scale * edge.forward_ms(0..split)).collect(),
@@ -54,9 +55,9 @@ impl Costs {
     }
 }
 
-fn crossings(measured: &Measured, split: usize) -> Vec<Crossing> {
+fn crossings(measured: &Measured, split: usize, codecs: &[String]) -> Vec<Crossing> {
     let (edge, cloud) = (measured.edge.cuts.get(split), measured.cloud.cuts.get(split));
-    let here = edge.into_iter().flatten();
+    let here = edge.into_iter().flatten().filter(|c| codecs.contains(&c.codec));
     here.filter_map(|own| {
         let there = cloud?.iter().find(|other| other.codec == own.codec)?;
         Some(Crossing {

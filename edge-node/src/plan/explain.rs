@@ -1,12 +1,15 @@
 //! `edge-node plan`: predicts all choices, and sends real requests beside them if it is asked to.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cleave_shared::{
     compute::ComputePool,
     config::{Config, SplitPoint},
     link::Link,
-    profile::{Request, sample_input},
+    profile::{Request, Spread, sample_input},
 };
 use tokio::sync::watch;
 
@@ -16,13 +19,15 @@ use crate::{
     deploy::{Deployer, Target},
     ports,
     predict::SplitPredictor,
-    profile::known_or_measured,
+    profile::{choosable, known_or_measured},
     serve::{Predictor, Query},
     stack,
 };
 
 /// Requests of each choice that are not counted.
 const WARM_UP: usize = 2;
+/// Pauses between requests are a multiple of this, up to 20 ms.
+const PAUSE: Duration = Duration::from_micros(1_037);
 /// What a link that nobody knows is probed with, bytes each way.
 const PROBES: [usize; 3] = [256, 32 << 10, 256 << 10];
 const PROBES_OF_EACH: usize = 5;
@@ -48,7 +53,7 @@ pub struct Explained {
 pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, String> {
     let measured = known_or_measured(config, request).await?;
     let found = config.model.inspect().map_err(|e| e.to_string())?;
-    let costs = Costs::new(&measured, &found);
+    let costs = Costs::new(&measured, &found, &choosable(config));
     let most = costs.crossings.iter().flatten().map(|c| c.bytes).max().unwrap_or(1);
     let profile = config.link_profile();
     // A simulated link is known as far as its file says; one that follows a trace, or is real, is not.
@@ -76,16 +81,11 @@ async fn probe(config: &Config) -> Result<Network, String> {
             downs.push(back);
         }
         if bytes > 1 {
-            up.push((bytes as f64, median(ups)));
-            down.push((bytes as f64, median(downs)));
+            up.push((bytes as f64, Spread::of(ups).median_ms));
+            down.push((bytes as f64, Spread::of(downs).median_ms));
         }
     }
     Ok(Network { up: Curve::rising(up), down: Curve::rising(down) })
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 impl Grounds {
@@ -181,12 +181,14 @@ impl Trial {
         self.deployed.send_replace(Some(Arc::new(deployment)));
         let mut times = Vec::with_capacity(requests);
         for number in 0..WARM_UP + requests {
+            // Users do not wait for the radio's slots: requests come at any phase of them.
+            tokio::time::sleep(PAUSE * (number as u32 * 7 % 20)).await;
             let begin = Instant::now();
             self.predictor.predict(self.query.clone()).await.map_err(|e| e.to_string())?;
             if number >= WARM_UP {
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }
         }
-        Ok(median(times))
+        Ok(Spread::of(times).median_ms)
     }
 }

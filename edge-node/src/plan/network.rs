@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use cleave_shared::link::{Profile, Scheduler, Transfer, Way, WhatIf};
+use cleave_shared::{
+    link::{Profile, Scheduler, Transfer, Way, WhatIf},
+    profile::Spread,
+};
 
 /// Bytes against ms, in order of bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,9 +71,11 @@ pub struct Network {
 const SMALLEST: f64 = 256.0;
 const PER_OCTAVE: f64 = 2.0;
 /// Transfers of a point; fewer of what takes long.
-const TRIPS: usize = 24;
+const TRIPS: usize = 61;
 const LARGE: f64 = 500_000.0;
-const TRIPS_OF_LARGE: usize = 6;
+const TRIPS_OF_LARGE: usize = 7;
+/// HTTP/2's headers, in a packet of their own.
+const HEADERS: u64 = 150;
 /// Between two of them: requests come one by one, and TCP's window has gone cold.
 const SILENCE: Duration = Duration::from_micros(307_019);
 
@@ -91,14 +96,14 @@ fn curve(profile: &Profile, way: Way, most: f64) -> Option<Curve> {
     for step in 0..=steps + 1 {
         let bytes = SMALLEST * 2f64.powf(f64::from(step) / PER_OCTAVE);
         let trips = if bytes > LARGE { TRIPS_OF_LARGE } else { TRIPS };
-        let mut sum = 0.0;
+        let mut times = Vec::with_capacity(trips);
         for trip in 0..trips {
             // Every phase of the slots.
             lab.sleep(SILENCE + Duration::from_micros(211 * trip as u64));
             let transfer = Transfer { connection, way, bytes: bytes as u64 };
-            sum += lab.transfer(&[transfer])?.first()?.as_secs_f64() * 1e3;
+            times.push(lab.message(transfer, HEADERS)?.as_secs_f64() * 1e3);
         }
-        points.push((bytes, sum / trips as f64));
+        points.push((bytes, Spread::of(times).median_ms));
     }
     Some(Curve::through(points))
 }

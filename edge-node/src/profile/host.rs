@@ -1,5 +1,6 @@
 //! What a call costs beside link and computation: gRPC, HTTP/2, copies, the machine's own network.
 
+use cleave_shared::profile::Spread;
 use tonic::Status;
 
 use crate::{cloud::CloudClient, plan::HostCost};
@@ -20,12 +21,7 @@ pub async fn measure(cloud: &CloudClient) -> Result<HostCost, Status> {
             }
         }
     }
-    let [small, large] = times.map(median);
+    let [small, large] = times.map(|t| Spread::of(t).median_ms);
     let ms_per_megabyte = ((large - small) / (LARGE - SMALL) as f64 * 1e6).max(0.0);
     Ok(HostCost { call_ms: small, ms_per_megabyte })
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }

@@ -105,6 +105,29 @@ impl WhatIf {
         }
     }
 
+    /// Writes `head` bytes and at once `body` more, as HTTP/2 writes a frame of headers before one of data:
+    /// the first are a packet of their own. Gives when the last byte has arrived.
+    pub fn message(&mut self, transfer: Transfer, head: u64) -> Option<Duration> {
+        let flow = transfer.connection.flow(transfer.way);
+        let head = head.min(self.zeros.len() as u64);
+        let begin = self.now;
+        self.network.write(flow, self.zeros.slice(..head as usize), self.now);
+        self.network.advance(self.now);
+        let mut run = Run::new(transfer);
+        run.to_read += head;
+        loop {
+            run.write(&mut self.network, &self.zeros, self.now);
+            let done = run.read(&mut self.network, self.now);
+            self.network.advance(self.now);
+            if done {
+                return Some(Duration::from_nanos(self.now - begin));
+            }
+            if !run.is_readable(&self.network) {
+                self.step()?;
+            }
+        }
+    }
+
     /// Lets transfers run that may never end, until `end`.
     pub fn run_until(&mut self, transfers: &[Transfer], end: Duration) {
         let end = u64::try_from(end.as_nanos()).unwrap_or(u64::MAX);
