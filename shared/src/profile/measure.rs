@@ -1,6 +1,10 @@
 //! Runs a model's stages and takes their times.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{ComputeProfile, Spread, StageTime, TrainingTime, codecs, device_name, sample_input};
 use crate::{
@@ -12,6 +16,8 @@ use crate::{
 
 /// Passes that are not counted: pages are mapped, memory is taken, caches are filled.
 const WARM_UP: usize = 2;
+/// Between passes, as between requests: others have used the caches since.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +47,7 @@ pub fn measure(
     let model = Segment::build_in(format, spec, whole.clone(), weights)?;
     let mut times = vec![Vec::with_capacity(request.rounds); whole.len()];
     for round in 0..WARM_UP + request.rounds {
+        thread::sleep(PAUSE);
         let mut begin = Instant::now();
         model.infer_observed(&input, &mut |stage, _| {
             let end = Instant::now();
