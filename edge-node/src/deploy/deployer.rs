@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
+    codec,
     compute::ComputePool,
     config::Config,
     data::Normalisation,
@@ -54,18 +55,20 @@ impl Deployer {
             // Trained weights of another model are not for this one.
             _ => self.initial(config.seed),
         };
-        Ok(Target { split: config.split_point, weights })
+        Ok(Target { split: config.split_point, codec: config.codec.activation.clone(), weights })
     }
 
     /// What both nodes have to agree on for this target.
     pub fn agreement(&self, target: &Target) -> Agreement {
-        self.config.agreement(target.split, &target.weights.to_string())
+        let agreement = self.config.agreement(target.split, &target.weights.to_string());
+        Agreement { activation_codec: target.codec.clone(), ..agreement }
     }
 
     /// Makes the deployment of a target; the error is one line.
     pub async fn deploy(&self, target: Target) -> Result<Deployment, String> {
         self.config.model.check_split(target.split).map_err(|e| e.to_string())?;
         self.bring_head(&target).await?;
+        let codec = codec::by_name(&target.codec).map_err(|e| format!("codec.activation: {e}"))?;
         let mut agreement = self.agreement(&target);
         if target.split < self.config.model.stage_count() {
             self.bind(&target, &agreement).await?;
@@ -77,7 +80,8 @@ impl Deployer {
         }
         let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
-        Ok(Deployment { target, stages, head: Arc::new(head), agreement, normalisation })
+        let head = Arc::new(head);
+        Ok(Deployment { target, stages, head, codec, agreement, normalisation })
     }
 
     /// What was done to the data that these weights were trained on.
@@ -155,7 +159,7 @@ impl Deployer {
             (self.config.model.clone(), self.library.clone(), target.clone());
         let format = self.config.quantize.weights;
         let built = self.pool.run(move || {
-            let Target { split, weights } = target;
+            let Target { split, weights, .. } = target;
             let stages = &spec.stage_names()[..split];
             let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
             Segment::build_in(format, &spec, 0..split, source.as_mut())

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::WeightsId,
+    codec::SharedCodec,
     data::Normalisation,
     model::Segment,
     wire::{NamedTensors, v1::Agreement},
@@ -22,6 +23,8 @@ pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub split: usize,
+    /// Of activations, by name.
+    pub codec: String,
     pub weights: WeightsId,
 }
 
@@ -31,6 +34,8 @@ pub struct Deployment {
     /// Number of stages: at this split point the edge needs no cloud.
     pub stages: usize,
     pub head: Arc<Segment>,
+    /// Of activations.
+    pub codec: SharedCodec,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
