@@ -7,7 +7,6 @@ use std::{
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
-    codec,
     compute::ComputePool,
     model::{ModelSpec, WeightFormat},
     profile::{ComputeProfile, Request, measure},
@@ -48,7 +47,7 @@ pub struct Profiler {
 
 impl Profiler {
     pub async fn run(&self, asked: v1::ProfileRequest) -> Result<v1::ProfileReply, Status> {
-        let cut = self.handshake.check(asked.agreement.as_ref())?;
+        let cut = self.handshake.check(asked.agreement.as_ref())?.cut;
         let allowed = |what: &str, n: u32, most: u32| match n {
             n if (1..=most).contains(&n) => Ok(n as usize),
             n => Err(Status::invalid_argument(format!("{what} {n} is not 1 to {most}"))),
@@ -78,10 +77,7 @@ impl Profiler {
         names: Vec<String>,
         weights: WeightsId,
     ) -> Result<String, Status> {
-        let codecs = names.into_iter().map(|name| match codec::by_name(&name) {
-            Some(codec) => Ok((name, codec)),
-            None => Err(Status::invalid_argument(format!("codec {name:?} is unknown here"))),
-        });
+        let codecs = names.iter().map(|name| self.handshake.codec(name));
         let codecs = codecs.collect::<Result<Vec<_>, Status>>()?;
         let (spec, format, threads) = (self.spec.clone(), self.format, self.threads);
         let library = self.library.clone();

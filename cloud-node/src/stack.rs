@@ -111,7 +111,6 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
         handshake: handshake.clone(),
         tails: tails.clone(),
         pool: pool.clone(),
-        codec: config.activation_codec(),
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());

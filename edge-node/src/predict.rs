@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
+    codec::F32,
     compute::{ComputeError, ComputePool},
     config::Config,
     model::ModelError,
@@ -61,7 +62,6 @@ impl SplitPredictor {
         let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
         // Times inside a job are this machine's; the device that is emulated takes so many times as long.
         let scale = self.pool.scale();
-        let codec = self.config.activation_codec();
         let job = move || {
             let begin = Instant::now();
             let inputs = match query {
@@ -76,7 +76,7 @@ impl SplitPredictor {
                 return Ok(Head::Answer { output: activation, head_ms });
             }
             let begin = Instant::now();
-            let activation = wire::encode(activation, codec);
+            let activation = wire::encode(activation, deployed.codec.as_ref());
             let encode_ms = scale * ms_since(begin);
             Ok(Head::Activation { activation, output_bytes, head_ms, encode_ms })
         };
@@ -90,7 +90,6 @@ impl SplitPredictor {
         output_bytes: usize,
         timing: &mut Timing,
     ) -> Result<NamedTensors, InferError> {
-        let codec = self.config.activation_codec();
         let agreement = deployed.agreement.clone();
         let call = InferCall { agreement, activation, output_bytes };
         let answer = self.cloud.clone().oneshot(call).await;
@@ -101,7 +100,7 @@ impl SplitPredictor {
         timing.tail_ms = reply.tail_ms + reply.queue_ms;
         timing.downlink_ms = downlink_ms;
         let begin = Instant::now();
-        let output = wire::decode(reply.output, codec)
+        let output = wire::decode(reply.output, &F32)
             .map_err(|e| InferError::Internal(format!("the cloud's answer: {e}")))?;
         timing.encode_ms += reply.encode_ms;
         timing.decode_ms = ms_since(begin) + reply.decode_ms;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
+    codec,
     compute::ComputePool,
     config::Config,
     data::Normalisation,
@@ -76,6 +77,7 @@ impl Deployer {
     pub async fn deploy(&self, target: Target) -> Result<Deployment, String> {
         self.config.model.check_split(target.split).map_err(|e| e.to_string())?;
         self.bring_head(&target).await?;
+        let codec = codec::by_name(&target.codec).map_err(|e| format!("codec.activation: {e}"))?;
         let mut agreement = self.agreement(&target);
         if target.split < self.config.model.stage_count() {
             self.bind(&target, &agreement).await?;
@@ -87,7 +89,8 @@ impl Deployer {
         }
         let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
-        Ok(Deployment { target, stages, head: Arc::new(head), agreement, normalisation })
+        let head = Arc::new(head);
+        Ok(Deployment { target, stages, head, codec, agreement, normalisation })
     }
 
     /// What was done to the data that these weights were trained on.

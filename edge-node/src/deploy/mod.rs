@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::WeightsId,
+    codec::SharedCodec,
     data::Normalisation,
     model::Segment,
     wire::{NamedTensors, v1::Agreement},
@@ -22,9 +23,9 @@ pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub split: usize,
-    pub weights: WeightsId,
-    /// Of activations.
+    /// Of activations, by name.
     pub codec: String,
+    pub weights: WeightsId,
 }
 
 /// A head that is ready, and what the cloud was told about it.
@@ -33,6 +34,8 @@ pub struct Deployment {
     /// Number of stages: at this split point the edge needs no cloud.
     pub stages: usize,
     pub head: Arc<Segment>,
+    /// Of activations.
+    pub codec: SharedCodec,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,

@@ -62,19 +62,17 @@ fn through_all(
         return Err("--accuracy: the data's validation part has no samples".into());
     }
     let stages = stages(config, library, target)?;
-    let known = codecs.iter().map(|name| {
-        codec::by_name(name).map(|c| (name, c)).ok_or_else(|| format!("codec {name:?} is unknown"))
-    });
-    let codecs = known.collect::<Result<Vec<_>, String>>()?;
+    let codecs = codecs.iter().map(|name| codec::by_name(name));
+    let codecs = codecs.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
     let mut right = vec![vec![0usize; codecs.len()]; stages.len()];
     for indices in indices.chunks(BATCH) {
         let Batch { inputs, labels } = feed.batch(indices);
         let labels = labels.to_i64().map_err(|e| e.to_string())?;
         let mut activation = inputs;
         for (place, stage) in stages.iter().enumerate() {
-            for ((_, codec), right) in codecs.iter().zip(&mut right[place]) {
+            for (codec, right) in codecs.iter().zip(&mut right[place]) {
                 let tail = &stages[place..];
-                let output = tail_of(&activation, *codec, tail).map_err(|e| e.to_string())?;
+                let output = tail_of(&activation, codec.as_ref(), tail).map_err(|e| e.to_string())?;
                 *right += count(&output, &labels)?;
             }
             activation = stage.infer(&activation).map_err(|e| e.to_string())?;
@@ -82,7 +80,7 @@ fn through_all(
     }
     let share = |n: usize| n as f64 / indices.len() as f64;
     let of = |(split_point, counts): (usize, Vec<usize>)| {
-        let names = codecs.iter().map(|(name, _)| (*name).clone());
+        let names = codecs.iter().map(|codec| codec.name().to_string());
         let all = names.zip(counts);
         all.map(|(codec, n)| Accuracy { split_point, codec, share: share(n) }).collect::<Vec<_>>()
     };

@@ -114,11 +114,8 @@ async fn here(
 ) -> Result<ComputeProfile, String> {
     let (config, codecs, library) = (config.clone(), codecs.to_vec(), library.clone());
     let work = move || {
-        let known = codecs.into_iter().map(|name| match codec::by_name(&name) {
-            Some(codec) => Ok((name, codec)),
-            None => Err(format!("codec {name:?} is unknown")),
-        });
-        let codecs = known.collect::<Result<Vec<_>, String>>()?;
+        let codecs = codecs.iter().map(|name| codec::by_name(name));
+        let codecs = codecs.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
         let (spec, format) = (&config.model, config.quantize.weights);
         let weights = library.initial(config.seed);
         let mut source =

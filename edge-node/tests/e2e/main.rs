@@ -5,6 +5,7 @@
 mod chaos;
 mod clients;
 mod cloud_protocol;
+mod codecs;
 mod command_line;
 mod copies;
 mod encoder;

@@ -7,10 +7,14 @@ use std::{ops::Range, sync::Arc};
 
 use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
+    codec::LeftOut,
     model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState, Weights},
     session::TrainingSpec,
     wire::NamedTensors,
 };
+
+/// Beside the files of stages, whose names have no dot, that of what was left out of gradients.
+const LEFT_OUT: &str = "left.out";
 
 /// What makes this node's half what it is.
 #[derive(Clone)]
@@ -73,9 +77,28 @@ impl TrainingRun {
         Ok(Segment::build_adapted(spec, range, base, here, factors)?)
     }
 
-    /// Writes this half of `step`.
-    pub fn write(&self, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
+    /// What this node had left out of the gradients that it sent up to `step`.
+    pub fn left_out(&self, step: u64) -> Result<LeftOut, LibraryError> {
         let store = self.library.store();
+        if step == 0 || !store.stages(&self.id, step)?.contains(LEFT_OUT) {
+            return Ok(LeftOut::new());
+        }
+        Ok(store.read(&self.id, step, LEFT_OUT)?.weights)
+    }
+
+    /// Writes this half of `step`, and what it has left out of gradients.
+    pub fn write(
+        &self,
+        step: u64,
+        mut state: Vec<StageState>,
+        left_out: LeftOut,
+    ) -> Result<(), CheckpointError> {
+        let store = self.library.store();
+        if !left_out.is_empty() {
+            let (stage, optimizer) = (LEFT_OUT.into(), Vec::new());
+            state.push(StageState { stage, weights: left_out, optimizer });
+        }
+        let state = &state;
         match &self.training.lora {
             None => store.write(&self.id, step, state),
             Some(lora) => {

@@ -13,8 +13,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), Refusal> {
         self.model.check().map_err(|problem| ("model".into(), problem))?;
         self.check_split()?;
-        one_of("codec.activation", &self.codec.activation, &codec::NAMES)?;
-        one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
+        self.check_codec()?;
         self.check_cloud()?;
         self.check_edge()?;
         if let Some(url) = &self.runs.store {
@@ -28,6 +27,15 @@ impl Config {
         let (stages, family) = (self.model.stage_count() as u64, self.model.family_name());
         range("split_point", self.split() as u64, 0..=stages)
             .map_err(|(key, problem)| (key, format!("{problem}, the stages of this {family}")))
+    }
+
+    fn check_codec(&self) -> Result<(), Refusal> {
+        let codec = &self.codec;
+        for (key, name) in [("activation", &codec.activation), ("gradient", &codec.gradient)] {
+            let parsed = codec::by_name(name);
+            parsed.map_err(|error| (format!("codec.{key}"), error.to_string()))?;
+        }
+        codec.allowed.iter().try_for_each(|name| one_of("codec.allowed", name, &codec::FAMILIES))
     }
 
     fn check_cloud(&self) -> Result<(), Refusal> {

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     checkpoint::RunStore,
-    codec,
+    codec::{self, SharedCodec},
     data::DataSpec,
     link::Profile,
     model::{LenetSpec, ModelSpec, WeightFormat, named},
@@ -81,12 +81,16 @@ pub struct QuantizeConfig {
     pub weights: WeightFormat,
 }
 
-/// Codecs by direction; both nodes must name the same.
+/// How floats cross the link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CodecConfig {
+    /// Of activations, by name; the edge's choice.
     pub activation: String,
+    /// Of cut-layer gradients; the edge's choice.
     pub gradient: String,
+    /// What the cloud takes from an edge.
+    pub allowed: Vec<String>,
 }
 
 /// The simulated link, which the edge puts around its connection to the cloud.
@@ -198,11 +202,11 @@ impl Config {
         self.link.resolved.clone()
     }
 
-    pub fn activation_codec(&self) -> &'static dyn codec::Codec {
+    pub fn activation_codec(&self) -> SharedCodec {
         codec::by_name(&self.codec.activation).expect("checked when the config was loaded")
     }
 
-    pub fn gradient_codec(&self) -> &'static dyn codec::Codec {
+    pub fn gradient_codec(&self) -> SharedCodec {
         codec::by_name(&self.codec.gradient).expect("checked when the config was loaded")
     }
 }
@@ -236,7 +240,8 @@ impl Default for Config {
 
 impl Default for CodecConfig {
     fn default() -> Self {
-        Self { activation: "f32".into(), gradient: "f32".into() }
+        let allowed = codec::FAMILIES.map(String::from).to_vec();
+        Self { activation: "f32".into(), gradient: "f32".into(), allowed }
     }
 }
 

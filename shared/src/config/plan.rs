@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec;
+
 /// Where the model is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitPoint {
@@ -130,6 +132,9 @@ impl PlanConfig {
     /// The first value that is out of range: its key below `plan`, and what is wrong.
     pub(super) fn check(&self, stages: usize) -> Result<(), (String, String)> {
         let refuse = |key: &str, text: String| Err((format!("plan.{key}"), text));
+        for name in &self.codecs {
+            codec::by_name(name).map_err(|e| ("plan.codecs".to_string(), e.to_string()))?;
+        }
         let Weights { latency, energy, cost } = self.minimise;
         let weights = [("latency", latency), ("energy", energy), ("cost", cost)];
         for (key, value) in weights {

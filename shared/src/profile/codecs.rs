@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Spread;
 use crate::{
-    codec::Codec,
+    codec::{Codec, SharedCodec},
     model::{ModelError, Segment},
     wire::{self, NamedTensors},
 };
@@ -25,7 +25,7 @@ pub struct CodecTime {
 pub(super) fn measure(
     model: &Segment,
     input: &NamedTensors,
-    codecs: &[(String, &dyn Codec)],
+    codecs: &[SharedCodec],
     rounds: usize,
 ) -> Result<Vec<Vec<CodecTime>>, ModelError> {
     let mut cuts = vec![through_all(input, codecs, rounds)?];
@@ -45,15 +45,14 @@ pub(super) fn measure(
 
 fn through_all(
     tensors: &NamedTensors,
-    codecs: &[(String, &dyn Codec)],
+    codecs: &[SharedCodec],
     rounds: usize,
 ) -> Result<Vec<CodecTime>, ModelError> {
-    codecs.iter().map(|(name, codec)| through(tensors, name, *codec, rounds)).collect()
+    codecs.iter().map(|codec| through(tensors, codec.as_ref(), rounds)).collect()
 }
 
 fn through(
     tensors: &NamedTensors,
-    name: &str,
     codec: &dyn Codec,
     rounds: usize,
 ) -> Result<CodecTime, ModelError> {
@@ -67,14 +66,14 @@ fn through(
         bytes = sent.iter().map(|t| t.data.len() as u64).sum();
         let decoded = wire::decode(sent, codec);
         let end = Instant::now();
-        decoded.map_err(|e| codec_error(name, &e))?;
+        decoded.map_err(|e| codec_error(codec.name(), &e))?;
         if round > 0 {
             encode.push((middle - begin).as_secs_f64() * 1e3);
             decode.push((end - middle).as_secs_f64() * 1e3);
         }
     }
     let (encode, decode) = (Spread::of(encode), Spread::of(decode));
-    Ok(CodecTime { codec: name.into(), bytes, encode, decode })
+    Ok(CodecTime { codec: codec.name().into(), bytes, encode, decode })
 }
 
 /// A codec that cannot read what it wrote.

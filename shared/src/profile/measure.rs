@@ -8,7 +8,7 @@ use std::{
 
 use super::{ComputeProfile, Spread, StageTime, TrainingTime, codecs, device_name, sample_input};
 use crate::{
-    codec::Codec,
+    codec::SharedCodec,
     model::{ModelError, ModelSpec, Segment, WeightFormat, Weights},
     tensor::{DType, HostTensor},
     wire::NamedTensors,
@@ -38,7 +38,7 @@ pub fn measure(
     spec: &ModelSpec,
     format: WeightFormat,
     request: Request,
-    codecs: &[(String, &dyn Codec)],
+    codecs: &[SharedCodec],
     threads: usize,
     weights: &mut dyn Weights,
 ) -> Result<ComputeProfile, ModelError> {
@@ -123,7 +123,7 @@ fn gradient_of(output: &NamedTensors) -> NamedTensors {
 mod tests {
     use super::*;
     use crate::{
-        codec::{F32, Int8},
+        codec,
         model::SeededWeights,
     };
 
@@ -132,7 +132,7 @@ mod tests {
         let spec = ModelSpec::builtin("lenet").unwrap();
         let request = Request { batch: 2, length: 1, rounds: 3, training: true };
         let mut weights = SeededWeights(7);
-        let codecs: [(String, &dyn Codec); 2] = [("f32".into(), &F32), ("int8".into(), &Int8)];
+        let codecs = ["f32", "int8"].map(|name| codec::by_name(name).unwrap());
         let format = WeightFormat::Full;
         let found = measure(&spec, format, request, &codecs, 2, &mut weights).unwrap();
         let names: Vec<&str> = found.stages.iter().map(|s| s.name.as_str()).collect();
