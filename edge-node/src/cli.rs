@@ -1,6 +1,7 @@
 //! The `edge-node` command.
 
 mod audit;
+mod exits;
 mod generate;
 mod link;
 mod optimize;
@@ -19,6 +20,7 @@ use cleave_shared::{
 
 use self::{
     audit::AuditArgs,
+    exits::ExitsCommand,
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
@@ -98,6 +100,9 @@ enum NodeCommand {
     Prune(PruneArgs),
     /// Attacks what is sent: rebuilds inputs from the activations of each split point
     Audit(AuditArgs),
+    /// Early exits, with which the edge answers alone
+    #[command(subcommand)]
+    Exits(ExitsCommand),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
     #[command(subcommand)]
     Adapter(AdapterCommand),
@@ -174,6 +179,7 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         NodeCommand::Quantize(args) => optimize::quantize(&config, args).await,
         NodeCommand::Prune(args) => optimize::prune(&config, args).await,
         NodeCommand::Audit(args) => audit::audit(&config, args),
+        NodeCommand::Exits(command) => exits::exits(&config, command).await,
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -7,17 +7,20 @@
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
 //! [`run_page`] shows a run afterwards.
 //! Several edges that learn one model together run [`group`] in place of a training run of their own.
+//! [`exits`] lets the edge answer alone for samples that it is sure of, and without a cloud.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
 //! [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
 
 pub mod audit;
+mod chosen;
 pub mod cli;
 pub mod cloud;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;
+pub mod exits;
 pub mod generate;
 mod group;
 pub mod inspect;

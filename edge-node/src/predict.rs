@@ -17,6 +17,7 @@ use tower::{BoxError, ServiceExt};
 use crate::{
     cloud::{InferAnswer, InferCall, explain},
     deploy::Deployment,
+    exits::Left,
     ports,
     serve::{InferError, ModelInfo, Prediction, Predictor, Query, Timing},
     stack::CloudCall,
@@ -56,8 +57,15 @@ impl SplitPredictor {
         })
     }
 
-    /// The head's output, and the bytes of the model's output that belongs to this input.
-    async fn head(&self, deployed: Arc<Deployment>, query: Query) -> Result<Head, InferError> {
+    /// The head's output, and the bytes of the model's output that belongs to it.
+    async fn head(
+        &self,
+        deployed: Arc<Deployment>,
+        query: Query,
+        exits: bool,
+    ) -> Result<Head, InferError> {
+        let exits = if exits { deployed.exits.clone() } else { Arc::default() };
+        let threshold = self.config.exits.threshold;
         let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
         let job = move || {
             let begin = Instant::now();
@@ -65,10 +73,17 @@ impl SplitPredictor {
                 Query::Tensors(inputs) => deployed.normalise(inputs),
                 Query::Texts(texts) => ports::tokens(&spec, tokenizer.as_ref(), &texts)?,
             };
-            let output_bytes = ports::output_bytes(&spec, &inputs);
-            let activation =
-                deployed.head.infer(&ports::inside(&spec, inputs)).map_err(model_error)?;
-            Ok(Head { activation, output_bytes, ms: ms_since(begin) })
+            let mut output_bytes = ports::output_bytes(&spec, &inputs);
+            let (inputs, head) = (ports::inside(&spec, inputs), &deployed.head);
+            let (activation, left) = if exits.is_empty() {
+                (head.infer(&inputs).map_err(model_error)?, None)
+            } else {
+                let (activation, left) =
+                    Left::of(head, exits, &inputs, threshold).map_err(model_error)?;
+                output_bytes = left.share_of_rest(output_bytes);
+                (activation, Some(left))
+            };
+            Ok(Head { activation, left, output_bytes, ms: ms_since(begin) })
         };
         self.pool.run(job).await.map_err(compute_error)?
     }
@@ -76,7 +91,8 @@ impl SplitPredictor {
     async fn tail(
         &self,
         deployed: &Deployment,
-        Head { activation, output_bytes, .. }: Head,
+        activation: NamedTensors,
+        output_bytes: usize,
         timing: &mut Timing,
     ) -> Result<NamedTensors, InferError> {
         let codec = self.config.activation_codec();
@@ -120,23 +136,33 @@ impl Predictor for SplitPredictor {
         self.current.borrow().is_some()
     }
 
-    async fn predict(&self, query: Query) -> Result<Prediction, InferError> {
+    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
         let deployed = self.deployed()?;
-        let head = self.head(deployed.clone(), query).await?;
-        let mut timing = Timing { head_ms: head.ms, ..Timing::default() };
-        let output = if deployed.is_whole() {
-            head.activation
+        let Head { activation, left, output_bytes, ms } =
+            self.head(deployed.clone(), query, exits).await?;
+        let mut timing = Timing { head_ms: ms, ..Timing::default() };
+        let output = if deployed.is_whole() || left.as_ref().is_some_and(Left::is_all) {
+            Ok(activation)
         } else {
-            self.tail(&deployed, head, &mut timing).await?
+            self.tail(&deployed, activation, output_bytes, &mut timing).await
+        };
+        let (output, exits) = match left {
+            None => (output?, None),
+            Some(left) => {
+                let (output, exits) = left.complete(output, self.config.exits.when_offline)?;
+                (output, Some(exits))
+            }
         };
         let outputs = ports::outside(&self.config.model, output)?;
-        Ok(Prediction { outputs, timing, split_point: deployed.target.split })
+        Ok(Prediction { outputs, timing, split_point: deployed.target.split, exits })
     }
 }
 
 /// What the head of one request gave.
 struct Head {
     activation: NamedTensors,
+    /// What exits have answered, if there are any.
+    left: Option<Left>,
     /// Bytes of the output that is expected.
     output_bytes: usize,
     ms: f64,

@@ -7,13 +7,14 @@ use cleave_shared::{
     compute::ComputePool,
     config::Config,
     data::Normalisation,
-    model::Segment,
+    model::{Exit, Segment},
     wire::v1::Agreement,
 };
 
 use super::{Deployment, Pointer, Target};
 use crate::{
     cloud::{CloudClient, explain},
+    exits,
     train::RunRecord,
 };
 
@@ -77,7 +78,22 @@ impl Deployer {
         }
         let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
-        Ok(Deployment { target, stages, head: Arc::new(head), agreement, normalisation })
+        let exits = self.exits(&target);
+        Ok(Deployment { target, stages, head: Arc::new(head), exits, agreement, normalisation })
+    }
+
+    /// The exits of a target. What is wrong with them is no reason to serve nothing.
+    fn exits(&self, target: &Target) -> Arc<[Exit]> {
+        if !self.config.exits.enabled {
+            return Arc::default();
+        }
+        match exits::stored(&self.config, &target.weights, target.split) {
+            Ok(exits) => exits.into(),
+            Err(problem) => {
+                tracing::warn!("served without exits: {problem}");
+                Arc::default()
+            }
+        }
     }
 
     /// What was done to the data that these weights were trained on.

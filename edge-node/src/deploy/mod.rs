@@ -7,12 +7,15 @@ mod deployer;
 mod pointer;
 mod run;
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cleave_shared::{
     checkpoint::WeightsId,
     data::Normalisation,
-    model::Segment,
+    model::{Exit, Segment},
     wire::{NamedTensors, v1::Agreement},
 };
 
@@ -31,6 +34,8 @@ pub struct Deployment {
     /// Number of stages: at this split point the edge needs no cloud.
     pub stages: usize,
     pub head: Arc<Segment>,
+    /// In the order of their stages; none unless `exits.enabled`.
+    pub exits: Arc<[Exit]>,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
@@ -61,6 +66,15 @@ impl Deployment {
     /// The model version that clients see: `seed-7`, `file-9f86d081` or `<run>-<step>`.
     pub fn version(&self) -> String {
         version(&self.target.weights)
+    }
+}
+
+/// Where the edge keeps what it knows of these weights: the folder of their run.
+pub fn folder_of(runs: &Path, weights: &WeightsId) -> PathBuf {
+    let edge = runs.join("edge");
+    match weights {
+        WeightsId::Run { run, .. } => edge.join(run),
+        other => edge.join(version(other)),
     }
 }
 

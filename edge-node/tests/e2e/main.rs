@@ -8,6 +8,7 @@ mod cloud_protocol;
 mod command_line;
 mod copies;
 mod encoder;
+mod exits;
 mod faulty_link;
 mod generation;
 mod groups;

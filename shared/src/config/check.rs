@@ -17,6 +17,7 @@ impl Config {
         one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
         self.check_cloud()?;
         self.check_edge()?;
+        self.check_exits()?;
         if let Some(url) = &self.runs.store {
             check_url(url).map_err(|problem| ("runs.store".into(), problem))?;
         }
@@ -63,6 +64,15 @@ impl Config {
         range("edge.max_cache_bytes", edge.max_cache_bytes as u64, 1024..=1 << 40)?;
         range("edge.session_idle_s", edge.session_idle_s, 1..=86_400)?;
         range("edge.deadline_ms", edge.deadline_ms, 1..=3_600_000)
+    }
+
+    fn check_exits(&self) -> Result<(), Refusal> {
+        let threshold = self.exits.threshold;
+        if (0.0..=1.0).contains(&threshold) {
+            return Ok(());
+        }
+        let problem = format!("{threshold} is out of range; allowed: 0 to 1");
+        Err(("exits.threshold".into(), problem))
     }
 
     fn check_topology(&self) -> Result<(), Refusal> {

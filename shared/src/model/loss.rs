@@ -92,7 +92,19 @@ fn mean_square<const D: usize>(difference: Tensor<D>) -> Tensor<1> {
     (difference.clone() * difference).mean()
 }
 
-fn cross_entropy(
+/// Distillation (Hinton, Vinyals and Dean 2015, arXiv:1503.02531): how far the softmax of `logits` is from
+/// the teacher's, both at this temperature. T² · KL(teacher ‖ student), the mean over rows; T² keeps the
+/// gradients' size whatever the temperature is.
+pub fn distillation(logits: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let [rows, _] = logits.dims();
+    let taught = log_softmax(teacher.detach() / temperature, 1);
+    let learned = log_softmax(logits / temperature, 1);
+    let divergence = taught.clone().exp() * (taught - learned);
+    divergence.sum() * (temperature * temperature / rows as f64)
+}
+
+/// The loss [`LossKind::CrossEntropy`] for labels in range.
+pub fn cross_entropy(
     logits: Tensor<2>,
     labels: &[i64],
     device: &Device,

@@ -13,6 +13,7 @@ mod bert;
 mod blocks;
 mod conv;
 mod decoder;
+mod exit;
 mod filters;
 mod gpt2;
 mod gradients;
@@ -50,6 +51,9 @@ pub use self::{
     alexnet::AlexnetSpec,
     bert::{BertAct, BertHead, BertSpec},
     decoder::RopeScaling,
+    exit::{
+        EXIT_BIAS, EXIT_WEIGHT, Exit, ExitAnswer, ExitHead, Passage, confidence, exit_sizes, pooled,
+    },
     filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     gpt2::Gpt2Spec,
     gradients::Update,
