@@ -9,7 +9,10 @@ use cleave_shared::{
     data::Feed,
 };
 
-use crate::{deploy::Pointer, train::RunRecord};
+use crate::{
+    deploy::Pointer,
+    train::{PreparedData, RunRecord},
+};
 
 /// Weights, and the configuration that they were trained with, if they were.
 pub struct Chosen {
@@ -32,6 +35,9 @@ impl Chosen {
         if let (true, Some(run), None) = (named, &run, &record) {
             return Err(format!("--run: {run} was not trained in {}", runs.display()));
         }
+        if let (Some(run), Some(record)) = (&run, &record) {
+            record.check_model(run)?;
+        }
         let own = record.as_ref().map_or_else(|| config.clone(), |record| record.configure(config));
         let store = Arc::new(RunStore::new(runs.join("edge")));
         let weights = run.map(|run| newest(&store, &run)).transpose()?;
@@ -39,6 +45,11 @@ impl Chosen {
             .map_err(|e| format!("weights.file: {e}"))?;
         let weights = weights.unwrap_or_else(|| library.initial(own.seed));
         Ok(Self { config: own, weights, library, record })
+    }
+
+    /// Which prepared data they are, if they were prepared.
+    pub fn prepared(&self) -> Option<PreparedData> {
+        self.record.as_ref()?.prepared.clone()
     }
 
     /// The data that the weights were trained on, or those of the configuration.

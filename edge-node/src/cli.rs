@@ -1,6 +1,7 @@
 //! The `edge-node` command.
 
 mod audit;
+mod bottleneck;
 mod exits;
 mod generate;
 mod link;
@@ -20,6 +21,7 @@ use cleave_shared::{
 
 use self::{
     audit::AuditArgs,
+    bottleneck::BottleneckCommand,
     exits::ExitsCommand,
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
@@ -103,6 +105,9 @@ enum NodeCommand {
     /// Early exits, with which the edge answers alone
     #[command(subcommand)]
     Exits(ExitsCommand),
+    /// A learned codec: an encoder here, a decoder in the cloud
+    #[command(subcommand)]
+    Bottleneck(BottleneckCommand),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
     #[command(subcommand)]
     Adapter(AdapterCommand),
@@ -179,6 +184,7 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         NodeCommand::Quantize(args) => optimize::quantize(&config, args).await,
         NodeCommand::Prune(args) => optimize::prune(&config, args).await,
         NodeCommand::Audit(args) => audit::audit(&config, args),
+        NodeCommand::Bottleneck(command) => bottleneck::bottleneck(&config, command).await,
         NodeCommand::Exits(command) => exits::exits(&config, command).await,
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,

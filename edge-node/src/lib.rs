@@ -7,13 +7,15 @@
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
 //! [`run_page`] shows a run afterwards.
 //! Several edges that learn one model together run [`group`] in place of a training run of their own.
-//! [`exits`] lets the edge answer alone for samples that it is sure of, and without a cloud.
+//! [`exits`] lets the edge answer alone for samples that it is sure of, and without a cloud;
+//! [`bottleneck`] trains a codec for the cut of a model.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
 //! [`inspect`] shows what a model costs and where to cut it, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
 
 pub mod audit;
+pub mod bottleneck;
 mod chosen;
 pub mod cli;
 pub mod cloud;

@@ -40,6 +40,7 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
     let run = named.ok_or_else(|| format!("there is no run in {}", runs.display()))?;
     let record = RunRecord::read(runs, &run)?
         .ok_or_else(|| format!("--run: {run} was not trained in {}", runs.display()))?;
+    record.check_model(&run)?;
     let config = record.configure(config);
     let step = config.runs.open("edge")?.steps(&run).last().copied();
     let step = step.ok_or_else(|| format!("{run} has no checkpoint yet"))?;

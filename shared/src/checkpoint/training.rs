@@ -7,7 +7,10 @@ use std::{ops::Range, sync::Arc};
 
 use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
-    model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState, Weights},
+    model::{
+        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights, Segment,
+        Side, StageState, Weights,
+    },
     session::TrainingSpec,
     wire::NamedTensors,
 };
@@ -29,6 +32,9 @@ pub struct TrainingRun {
 impl TrainingRun {
     /// The half after `step`, ready for the next one.
     pub fn restore(&self, step: u64) -> Result<Segment, LibraryError> {
+        if let Some(bottleneck) = &self.training.bottleneck {
+            return self.with_bottleneck(bottleneck, step);
+        }
         let (spec, range) = (self.library.spec(), self.range.clone());
         let stages = &spec.stage_names()[range.clone()];
         let mut learned = NamedTensors::new();
@@ -73,9 +79,41 @@ impl TrainingRun {
         Ok(Segment::build_adapted(spec, range, base, here, factors)?)
     }
 
+    /// The model's half, which learns nothing, and this side's half of the bottleneck at the cut.
+    fn with_bottleneck(
+        &self,
+        bottleneck: &BottleneckSpec,
+        step: u64,
+    ) -> Result<Segment, LibraryError> {
+        let (spec, range) = (self.library.spec(), self.range.clone());
+        let mut base = self.library.source(&self.start, &spec.stage_names()[range.clone()])?;
+        let mut none = SeededWeights(bottleneck.seed);
+        let mut segment =
+            Segment::build_adapted(spec, range.clone(), base.as_mut(), None, &mut none)?;
+        let plan = match self.side {
+            Side::Edge => bottleneck.encoder(spec, range.end),
+            Side::Cloud => bottleneck.decoder(spec, range.start),
+        };
+        let plan = plan.map_err(ModelError::Training)?;
+        let (mut own, state): (Box<dyn Weights>, Vec<u8>) = match step {
+            0 => (Box::new(none), Vec::new()),
+            _ => {
+                let files = self.library.store().read(&self.id, step, &plan.name)?;
+                (Box::new(LoadedWeights::new(files.weights)), files.optimizer)
+            }
+        };
+        segment.add(&plan, self.side == Side::Edge, own.as_mut())?;
+        segment.load_optimizer(&plan.name, &self.training.optimizer, state)?;
+        Ok(segment)
+    }
+
     /// Writes this half of `step`.
     pub fn write(&self, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
         let store = self.library.store();
+        if self.training.bottleneck.is_some() {
+            let own = |s: &&StageState| [ENCODER, DECODER].contains(&s.stage.as_str());
+            return store.write(&self.id, step, &state.iter().filter(own).cloned().collect::<Vec<_>>());
+        }
         match &self.training.lora {
             None => store.write(&self.id, step, state),
             Some(lora) => {

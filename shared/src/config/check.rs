@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::{checkpoint::check_url, codec, tensor::DType};
+use crate::{checkpoint::check_url, codec, model::LossKind, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -96,6 +96,10 @@ impl Config {
     fn check_train(&self) -> Result<(), Refusal> {
         let train = &self.train;
         range("train.epochs", train.epochs, 1..=1_000_000)?;
+        if train.loss == LossKind::Distillation {
+            let problem = "\"distillation\" is of edge-node bottleneck train, which sets it itself";
+            return Err(("train.loss".into(), problem.into()));
+        }
         range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
         if let MicroBatches::Fixed(n) = train.micro_batches {
             range("train.micro_batches", u64::from(n), 1..=4096)?;

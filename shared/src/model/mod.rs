@@ -11,6 +11,7 @@ mod alexnet;
 mod batch_norm;
 mod bert;
 mod blocks;
+mod bottleneck;
 mod conv;
 mod decoder;
 mod exit;
@@ -50,6 +51,7 @@ pub use self::{
     activation::{Activation, Value},
     alexnet::AlexnetSpec,
     bert::{BertAct, BertHead, BertSpec},
+    bottleneck::{BottleneckSpec, DECODER, ENCODER},
     decoder::RopeScaling,
     exit::{
         EXIT_BIAS, EXIT_WEIGHT, Exit, ExitAnswer, ExitHead, Passage, confidence, exit_sizes, pooled,
