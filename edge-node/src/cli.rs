@@ -1,6 +1,8 @@
 //! The `edge-node` command.
 
 mod audit;
+mod bottleneck;
+mod exits;
 mod generate;
 mod link;
 mod optimize;
@@ -20,6 +22,8 @@ use cleave_shared::{
 
 use self::{
     audit::AuditArgs,
+    bottleneck::BottleneckCommand,
+    exits::ExitsCommand,
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
@@ -104,6 +108,12 @@ enum NodeCommand {
     Plan(PlanArgs),
     /// Attacks what is sent: rebuilds inputs from the activations of each split point
     Audit(AuditArgs),
+    /// Early exits, with which the edge answers alone
+    #[command(subcommand)]
+    Exits(ExitsCommand),
+    /// A learned codec: an encoder here, a decoder in the cloud
+    #[command(subcommand)]
+    Bottleneck(BottleneckCommand),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
     #[command(subcommand)]
     Adapter(AdapterCommand),
@@ -182,6 +192,8 @@ async fn run(command: NodeCommand, config: Config, args: ConfigArgs) -> Result<(
         NodeCommand::Profile(args) => plan::profile(&config, args).await,
         NodeCommand::Plan(args) => plan::plan(&config, args).await,
         NodeCommand::Audit(args) => audit::audit(&config, args),
+        NodeCommand::Bottleneck(command) => bottleneck::bottleneck(&config, command).await,
+        NodeCommand::Exits(command) => exits::exits(&config, command).await,
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
         NodeCommand::Health => health::check(config.edge.grpc_listen).await,
         NodeCommand::Cloud => cloud_node::serve(config).await,

@@ -7,6 +7,8 @@
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
 //! [`run_page`] shows a run afterwards.
 //! Several edges that learn one model together run [`group`] in place of a training run of their own.
+//! [`exits`] lets the edge answer alone for samples that it is sure of, and without a cloud;
+//! [`bottleneck`] trains a codec for the cut of a model.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
 //! [`inspect`] shows what a model costs and where it can be cut, [`profile`] measures it on both nodes,
 //! [`plan`] predicts each cut and chooses one, [`evaluate`] is a client that measures a
@@ -14,11 +16,14 @@
 //! picture of how the layers are put together.
 
 pub mod audit;
+pub mod bottleneck;
+mod chosen;
 pub mod cli;
 pub mod cloud;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;
+pub mod exits;
 pub mod generate;
 mod group;
 pub mod inspect;

@@ -18,6 +18,7 @@ use tower::{BoxError, ServiceExt};
 use crate::{
     cloud::{InferAnswer, InferCall, explain},
     deploy::Deployment,
+    exits::Left,
     ports,
     serve::{InferError, ModelInfo, Prediction, Predictor, Query, Timing},
     stack::CloudCall,
@@ -57,8 +58,15 @@ impl SplitPredictor {
         })
     }
 
-    /// The head's output, and the bytes of the model's output that belongs to this input.
-    async fn head(&self, deployed: Arc<Deployment>, query: Query) -> Result<Head, InferError> {
+    /// The head's output, and the bytes of the model's output that belongs to it.
+    async fn head(
+        &self,
+        deployed: Arc<Deployment>,
+        query: Query,
+        exits: bool,
+    ) -> Result<Head, InferError> {
+        let exits = if exits { deployed.exits.clone() } else { Arc::default() };
+        let threshold = self.config.exits.threshold;
         let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
         // Times inside a job are this machine's; the device that is emulated takes so many times as long.
         let scale = self.pool.scale();
@@ -68,17 +76,24 @@ impl SplitPredictor {
                 Query::Tensors(inputs) => deployed.normalise(inputs),
                 Query::Texts(texts) => ports::tokens(&spec, tokenizer.as_ref(), &texts)?,
             };
-            let output_bytes = ports::output_bytes(&spec, &inputs);
-            let activation =
-                deployed.head.infer(&ports::inside(&spec, inputs)).map_err(model_error)?;
+            let mut output_bytes = ports::output_bytes(&spec, &inputs);
+            let (inputs, head) = (ports::inside(&spec, inputs), &deployed.head);
+            let (activation, left) = if exits.is_empty() {
+                (head.infer(&inputs).map_err(model_error)?, None)
+            } else {
+                let (activation, left) =
+                    Left::of(head, exits, &inputs, threshold).map_err(model_error)?;
+                output_bytes = left.share_of_rest(output_bytes);
+                (activation, Some(left))
+            };
             let head_ms = scale * ms_since(begin);
-            if deployed.is_whole() {
-                return Ok(Head::Answer { output: activation, head_ms });
-            }
             let begin = Instant::now();
-            let activation = wire::encode(activation, deployed.codec.as_ref());
+            let result = match deployed.is_whole() || left.as_ref().is_some_and(Left::is_all) {
+                true => HeadResult::Answer(activation),
+                false => HeadResult::Sent(wire::encode(activation, deployed.codec.as_ref())),
+            };
             let encode_ms = scale * ms_since(begin);
-            Ok(Head::Activation { activation, output_bytes, head_ms, encode_ms })
+            Ok(Head { result, left, output_bytes, head_ms, encode_ms })
         };
         self.pool.run(job).await.map_err(compute_error)?
     }
@@ -127,30 +142,46 @@ impl Predictor for SplitPredictor {
         self.current.borrow().is_some()
     }
 
-    async fn predict(&self, query: Query) -> Result<Prediction, InferError> {
+    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
         let deployed = self.deployed()?;
-        let mut timing = Timing::default();
-        let output = match self.head(deployed.clone(), query).await? {
-            Head::Answer { output, head_ms } => {
-                timing.head_ms = head_ms;
-                output
+        let Head { result, left, output_bytes, head_ms, encode_ms } =
+            self.head(deployed.clone(), query, exits).await?;
+        let mut timing = Timing { head_ms, ..Timing::default() };
+        let output = match result {
+            HeadResult::Answer(output) => Ok(output),
+            HeadResult::Sent(activation) => {
+                timing.encode_ms = encode_ms;
+                self.tail(&deployed, activation, output_bytes, &mut timing).await
             }
-            Head::Activation { activation, output_bytes, head_ms, encode_ms } => {
-                (timing.head_ms, timing.encode_ms) = (head_ms, encode_ms);
-                self.tail(&deployed, activation, output_bytes, &mut timing).await?
+        };
+        let (output, exits) = match left {
+            None => (output?, None),
+            Some(left) => {
+                let (output, exits) = left.complete(output, self.config.exits.when_offline)?;
+                (output, Some(exits))
             }
         };
         let outputs = ports::outside(&self.config.model, output)?;
-        Ok(Prediction { outputs, timing, split_point: deployed.target.split })
+        Ok(Prediction { outputs, timing, split_point: deployed.target.split, exits })
     }
 }
 
 /// What the head of one request gave.
-enum Head {
-    /// The whole model ran here.
-    Answer { output: NamedTensors, head_ms: f64 },
-    /// What is sent, and the bytes of the output that is expected.
-    Activation { activation: Vec<v1::Tensor>, output_bytes: usize, head_ms: f64, encode_ms: f64 },
+struct Head {
+    result: HeadResult,
+    /// What exits have answered, if there are any.
+    left: Option<Left>,
+    /// Bytes of the output that is expected.
+    output_bytes: usize,
+    head_ms: f64,
+    encode_ms: f64,
+}
+
+enum HeadResult {
+    /// Nothing is left for the cloud.
+    Answer(NamedTensors),
+    /// What is sent.
+    Sent(Vec<v1::Tensor>),
 }
 
 fn ms_since(begin: Instant) -> f64 {

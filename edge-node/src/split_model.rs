@@ -1,6 +1,6 @@
-//! A trained run as a function: inputs to outputs, head here and tail in the cloud.
+//! A model with its weights as a function: inputs to outputs, head here and tail in the cloud.
 //!
-//! Unlike a deployment it is nobody's service: it takes the run as it was cut and trained, pins
+//! Unlike a deployment it is nobody's service: it takes the weights as they were cut and trained, pins
 //! nothing and changes nothing.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::{
 /// One batch at a time, and one that waits.
 const QUEUE: usize = 2;
 
-/// Both halves of one checkpoint of a run.
+/// Both halves of one set of weights.
 pub struct SplitModel {
     head: Arc<Segment>,
     pool: ComputePool,
@@ -38,15 +38,14 @@ pub struct SplitModel {
 }
 
 impl SplitModel {
-    /// `config` is the run's; its model and split point are used.
-    pub fn open(config: &Config, run: &str, step: u64) -> Result<Self, String> {
+    /// `config` is that of the weights; its model and split point are used.
+    pub fn open(config: &Config, weights: &WeightsId) -> Result<Self, String> {
         let store = Arc::new(config.runs.open("edge")?);
         let library = Library::open(&config.model, store, config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
-        let weights = WeightsId::Run { run: run.into(), step };
         let (spec, split) = (&config.model, config.split());
         let stages = &spec.stage_names()[..split];
-        let mut source = library.source(&weights, stages).map_err(|e| e.to_string())?;
+        let mut source = library.source(weights, stages).map_err(|e| e.to_string())?;
         let head = Segment::build_in(config.quantize.weights, spec, 0..split, source.as_mut());
         let link = Link::new(config.link_profile(), config.link.seed);
         Ok(Self {

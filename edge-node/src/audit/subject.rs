@@ -3,11 +3,11 @@
 //! Activations of a later split point are computed from those of an earlier one, so that a whole audit
 //! runs each stage once on each sample.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
+    checkpoint::{Library, WeightsId},
     config::Config,
     data::{Feed, Part},
     model::Segment,
@@ -16,10 +16,7 @@ use cleave_shared::{
     wire::NamedTensors,
 };
 
-use crate::{
-    deploy::{Pointer, version},
-    train::RunRecord,
-};
+use crate::{chosen::Chosen, deploy::folder_of};
 
 /// Samples that go through the head at once.
 const BATCH: usize = 32;
@@ -37,35 +34,13 @@ pub struct Subject {
 impl Subject {
     /// The run with this id; without one what is deployed, or else what the configuration starts from.
     pub fn open(config: &Config, run: Option<&str>) -> Result<Self, String> {
-        let runs = &config.runs.dir;
-        let deployed = Pointer::read(runs).map_err(|e| e.to_string())?;
-        let deployed = deployed.filter(|pointer| pointer.spec_hash == config.model.hash());
-        let named = run.is_some();
-        let run = run.map(String::from).or_else(|| Some(deployed?.run));
-        let record = run.as_deref().map(|run| RunRecord::read(runs, run)).transpose()?.flatten();
-        if let (true, Some(run), None) = (named, &run, &record) {
-            return Err(format!("--run: {run} was not trained in {}", runs.display()));
-        }
-        let own = record.as_ref().map_or_else(|| config.clone(), |record| record.configure(config));
-        let store = Arc::new(RunStore::new(runs.join("edge")));
-        let weights = run.map(|run| newest(&store, &run)).transpose()?;
-        let library = Library::open(&own.model, store, own.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
-        let weights = weights.unwrap_or_else(|| library.initial(own.seed));
-        check_inputs(&own)?;
-        let feed = match &record {
-            Some(record) => record.feed(&own)?,
-            None => {
-                let dataset = own.data.open().map_err(|e| e.to_string())?;
-                let feed = Feed::new(&own.model, own.train.loss, dataset);
-                feed.map_err(|e| format!("data: {e}"))?
-            }
-        };
+        let chosen = Chosen::open(config, run)?;
+        check_inputs(&chosen.config)?;
+        let feed = chosen.feed()?;
+        let Chosen { config: mut own, weights, library, .. } = chosen;
         // What the configuration says now: one may ask what noise would hide of an old run.
-        let train = config.train.privacy.clone();
-        let mut config = own;
-        config.train.privacy = train.or(config.train.privacy);
-        Ok(Self { config, weights, library, feed })
+        own.train.privacy = config.train.privacy.clone().or(own.train.privacy);
+        Ok(Self { config: own, weights, library, feed })
     }
 
     pub fn weights(&self) -> &WeightsId {
@@ -86,11 +61,7 @@ impl Subject {
 
     /// Where reports on these weights are.
     pub fn folder(&self) -> PathBuf {
-        let runs = self.config.runs.dir.join("edge");
-        match &self.weights {
-            WeightsId::Run { run, .. } => runs.join(run),
-            other => runs.join(version(other)),
-        }
+        folder_of(&self.config.runs.dir, &self.weights)
     }
 
     /// The stage before this cut.
@@ -142,12 +113,6 @@ impl Subject {
         let mut source = source.map_err(|e| e.to_string())?;
         Segment::build(model, range, source.as_mut(), false).map_err(|e| e.to_string())
     }
-}
-
-fn newest(store: &RunStore, run: &str) -> Result<WeightsId, String> {
-    let step = store.steps(run).last().copied();
-    let step = step.ok_or_else(|| format!("--run: {run} has no checkpoint yet"))?;
-    Ok(WeightsId::Run { run: run.into(), step })
 }
 
 /// One numeric input, which is what is rebuilt; others, such as lengths, may stand beside it.

@@ -49,10 +49,20 @@ pub struct ValidateArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum PartName {
+pub enum PartName {
     Train,
     Validation,
     Test,
+}
+
+impl PartName {
+    pub fn part(self) -> Part {
+        match self {
+            PartName::Train => Part::Train,
+            PartName::Validation => Part::Validation,
+            PartName::Test => Part::Test,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -110,11 +120,7 @@ pub async fn train(config: &Config, args: TrainArgs) -> Result<(), String> {
 }
 
 pub async fn validate(config: &Config, args: ValidateArgs) -> Result<(), String> {
-    let part = match args.part {
-        PartName::Train => Part::Train,
-        PartName::Validation => Part::Validation,
-        PartName::Test => Part::Test,
-    };
+    let part = args.part.part();
     let report = validate::validate(config, &validate::Options { run: args.run, part }).await?;
     print!("{}", if args.json { report.json() } else { report.render() });
     Ok(())

@@ -8,13 +8,14 @@ use cleave_shared::{
     compute::ComputePool,
     config::Config,
     data::Normalisation,
-    model::{Segment, StageShelf},
+    model::{Exit, Segment, StageShelf},
     wire::v1::Agreement,
 };
 
 use super::{Deployment, Pointer, Target};
 use crate::{
     cloud::{CloudClient, explain},
+    exits,
     train::RunRecord,
 };
 
@@ -89,8 +90,23 @@ impl Deployer {
         }
         let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
+        let exits = self.exits(&target);
         let head = Arc::new(head);
-        Ok(Deployment { target, stages, head, codec, agreement, normalisation })
+        Ok(Deployment { target, stages, head, exits, codec, agreement, normalisation })
+    }
+
+    /// The exits of a target. What is wrong with them is no reason to serve nothing.
+    fn exits(&self, target: &Target) -> Arc<[Exit]> {
+        if !self.config.exits.enabled {
+            return Arc::default();
+        }
+        match exits::stored(&self.config, &target.weights, target.split) {
+            Ok(exits) => exits.into(),
+            Err(problem) => {
+                tracing::warn!("served without exits: {problem}");
+                Arc::default()
+            }
+        }
     }
 
     /// What was done to the data that these weights were trained on.

@@ -7,13 +7,16 @@ mod deployer;
 mod pointer;
 mod run;
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cleave_shared::{
     checkpoint::WeightsId,
     codec::SharedCodec,
     data::Normalisation,
-    model::Segment,
+    model::{Exit, Segment},
     wire::{NamedTensors, v1::Agreement},
 };
 
@@ -36,6 +39,8 @@ pub struct Deployment {
     pub head: Arc<Segment>,
     /// Of activations.
     pub codec: SharedCodec,
+    /// In the order of their stages; none unless `exits.enabled`.
+    pub exits: Arc<[Exit]>,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
@@ -66,6 +71,15 @@ impl Deployment {
     /// The model version that clients see: `seed-7`, `file-9f86d081` or `<run>-<step>`.
     pub fn version(&self) -> String {
         version(&self.target.weights)
+    }
+}
+
+/// Where the edge keeps what it knows of these weights: the folder of their run.
+pub fn folder_of(runs: &Path, weights: &WeightsId) -> PathBuf {
+    let edge = runs.join("edge");
+    match weights {
+        WeightsId::Run { run, .. } => edge.join(run),
+        other => edge.join(version(other)),
     }
 }
 

@@ -10,6 +10,7 @@ pub fn deploy_run(config: &Config, run: &str) -> Result<WeightsId, String> {
     let runs = &config.runs.dir;
     let record = RunRecord::read(runs, run)?
         .ok_or_else(|| format!("--run: {run} was not trained in {}", runs.display()))?;
+    record.check_model(run)?;
     let (own, asked) = (record.model.hash(), config.model.hash());
     if own != asked {
         let (family, other) = (record.model.family_name(), config.model.family_name());

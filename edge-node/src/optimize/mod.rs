@@ -24,7 +24,7 @@ use cleave_shared::{
 pub use self::report::{Figures, Report};
 use crate::{
     cloud::CloudClient,
-    deploy::{Deployer, Pointer, Target, version},
+    deploy::{Deployer, Pointer, Target},
     report::Column,
     stack,
 };
@@ -78,15 +78,6 @@ async fn whole_model(config: &Config, id: Option<&str>) -> Result<Source, String
     let codec = config.codec.activation.clone();
     deployer.bring_head(&Target { split, weights: id.clone(), codec }).await?;
     Ok(Source { id, library: deployer.library().clone() })
-}
-
-/// The folder that a report on these weights belongs to: their run's.
-fn report_folder(config: &Config, id: &WeightsId) -> PathBuf {
-    let runs = config.runs.dir.join("edge");
-    match id {
-        WeightsId::Run { run, .. } => runs.join(run),
-        other => runs.join(version(other)),
-    }
 }
 
 /// Prints the report, as JSON if asked, and saves it.

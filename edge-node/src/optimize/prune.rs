@@ -23,8 +23,8 @@ use cleave_shared::{
     wire::NamedTensors,
 };
 
-use super::{Figures, Report, blocking, deliver, measure, report_folder, whole_model};
-use crate::{demo, train};
+use super::{Figures, Report, blocking, deliver, measure, whole_model};
+use crate::{demo, deploy::folder_of, train};
 
 /// What goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub async fn prune(config: &Config, options: &Options) -> Result<(), String> {
         Method::Filter => "filter",
     };
     let name = format!("{name}-{:.0}", options.amount * 100.0);
-    let reports = report_folder(config, &source.id);
+    let reports = folder_of(&config.runs.dir, &source.id);
     let folder = reports.join(format!("pruned-{name}"));
     let mut narrow = Config { model: spec, ..config.clone() };
     narrow.train.lora = None;

@@ -5,7 +5,8 @@ use cleave_shared::{
     model::{Segment, WeightFormat},
 };
 
-use super::{Report, blocking, deliver, measure, report_folder, whole_model};
+use super::{Report, blocking, deliver, measure, whole_model};
+use crate::deploy::folder_of;
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +20,7 @@ pub struct Options {
 pub async fn quantize(config: &Config, options: &Options) -> Result<(), String> {
     let source = whole_model(config, options.weights.as_deref()).await?;
     let dataset = config.data.open().map_err(|e| e.to_string())?;
-    let folder = report_folder(config, &source.id);
+    let folder = folder_of(&config.runs.dir, &source.id);
     let config = config.clone();
     let work = move || {
         let spec = &config.model;

@@ -184,7 +184,7 @@ impl Trial {
             // Users do not wait for the radio's slots: requests come at any phase of them.
             tokio::time::sleep(PAUSE * (number as u32 * 7 % 20)).await;
             let begin = Instant::now();
-            self.predictor.predict(self.query.clone()).await.map_err(|e| e.to_string())?;
+            self.predictor.predict(self.query.clone(), false).await.map_err(|e| e.to_string())?;
             if number >= WARM_UP {
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }

@@ -2,11 +2,12 @@
 
 use cleave_shared::{model::Port, tensor::HostTensor};
 
-use super::{InferError, ModelInfo, Prediction, Predictor, Query, Timing};
+use super::{ExitUse, InferError, ModelInfo, Prediction, Predictor, Query, Timing};
 
 #[derive(Default)]
 pub struct Fake {
     pub down: bool,
+    pub has_exits: bool,
     /// What every prediction fails with.
     pub failure: Option<InferError>,
 }
@@ -47,7 +48,7 @@ impl Predictor for Fake {
         !self.down
     }
 
-    async fn predict(&self, query: Query) -> Result<Prediction, InferError> {
+    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -67,6 +68,11 @@ impl Predictor for Fake {
                 decode_ms: 6.5,
             },
             split_point: 5,
+            exits: (self.has_exits && exits).then(|| ExitUse {
+                exit: "pool1,none".into(),
+                confidence: 0.75,
+                offline: false,
+            }),
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Generator, InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
+    EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
     SERVER_VERSION, grpc_stream,
     request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
     text::TextService,
@@ -117,8 +117,9 @@ impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let (info, mut request) = (self.predictor.model(), request.into_inner());
         let id = std::mem::take(&mut request.id);
+        let exits = allows_exits(&request.parameters)?;
         let (query, outputs) = parse(&info, request)?;
-        let prediction = self.predictor.predict(query).await?;
+        let prediction = self.predictor.predict(query, exits).await?;
         Ok(Response::new(reply(info, id, prediction, &outputs)))
     }
 }
@@ -167,6 +168,15 @@ fn parse(info: &ModelInfo, request: ModelInferRequest) -> Result<(Query, Vec<usi
     let stated =
         inputs.iter().map(|i| Stated { name: &i.name, datatype: &i.datatype, shape: &i.shape });
     Ok((request::validate(info, stated.zip(contents).collect())?, outputs))
+}
+
+/// What the request says of exits; they may answer where it says nothing.
+fn allows_exits(parameters: &HashMap<String, InferParameter>) -> Result<bool, InferError> {
+    match parameters.get(EXITS).map(|p| &p.parameter_choice) {
+        None => Ok(true),
+        Some(Some(ParameterChoice::BoolParam(allowed))) => Ok(*allowed),
+        Some(_) => Err(InferError::BadInput(format!("the parameter {EXITS} is not true or false"))),
+    }
 }
 
 /// Where the values of an input are: in raw_input_contents, or typed in the input itself.
@@ -241,6 +251,13 @@ fn reply(
         HashMap::from([parameter("split_point", ParameterChoice::Int64Param(split))]);
     let timing = prediction.timing.parameters();
     parameters.extend(timing.map(|(k, ms)| parameter(k, ParameterChoice::DoubleParam(ms))));
+    if let Some(ExitUse { exit, confidence, offline }) = prediction.exits {
+        parameters.extend([
+            parameter("exit", ParameterChoice::StringParam(exit)),
+            parameter("confidence", ParameterChoice::DoubleParam(confidence)),
+            parameter("offline", ParameterChoice::BoolParam(offline)),
+        ]);
+    }
     let wanted = outputs.iter().filter_map(|&i| prediction.outputs.get(i));
     let tensor = |(name, output): &(String, HostTensor)| InferOutputTensor {
         name: name.clone(),

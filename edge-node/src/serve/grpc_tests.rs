@@ -87,6 +87,26 @@ async fn infer_over_a_socket() {
 }
 
 #[tokio::test]
+async fn exits_are_shown_and_can_be_turned_off() {
+    let mut client = client(Fake { has_exits: true, ..Fake::default() }).await;
+    let mut asked = async |exits: Option<ParameterChoice>| {
+        let mut request = raw_request();
+        let exits = exits.map(|choice| parameter("exits", choice));
+        request.parameters.extend(exits);
+        client.model_infer(request).await.map(|reply| reply.into_inner().parameters)
+    };
+    let shown = asked(None).await.unwrap();
+    let value = |key: &str| shown[key].parameter_choice.clone();
+    assert_eq!(value("exit"), Some(ParameterChoice::StringParam("pool1,none".into())));
+    assert_eq!(value("confidence"), Some(ParameterChoice::DoubleParam(0.75)));
+    assert_eq!(value("offline"), Some(ParameterChoice::BoolParam(false)));
+    let off = asked(Some(ParameterChoice::BoolParam(false))).await.unwrap();
+    assert_eq!((off.len(), off.contains_key("exit")), (7, false));
+    let status = asked(Some(ParameterChoice::Int64Param(0))).await.unwrap_err();
+    assert!(status.message().contains("exits is not true or false"), "{status}");
+}
+
+#[tokio::test]
 async fn health_and_metadata_over_a_socket() {
     let mut up = client(Fake::default()).await;
     let mut down = client(Fake { down: true, ..Fake::default() }).await;

@@ -36,6 +36,9 @@ mod text;
 mod text_clients_tests;
 mod text_input;
 
+/// Parameter of a request: false keeps exits from answering it.
+const EXITS: &str = "exits";
+
 use cleave_shared::{model::Port, wire::NamedTensors};
 
 pub use error::InferError;
@@ -64,7 +67,12 @@ pub trait Predictor: Send + Sync + 'static {
     fn ready(&self) -> bool;
 
     /// Runs the model on one batch. The query is already checked against [`Predictor::model`].
-    fn predict(&self, query: Query) -> impl Future<Output = Result<Prediction, InferError>> + Send;
+    /// `exits`: whether exits may answer, if there are any.
+    fn predict(
+        &self,
+        query: Query,
+        exits: bool,
+    ) -> impl Future<Output = Result<Prediction, InferError>> + Send;
 }
 
 /// What a client needs to know about the model to use it.
@@ -102,6 +110,20 @@ pub struct Prediction {
     pub timing: Timing,
     /// Layers that ran on the edge before the rest was left to the cloud.
     pub split_point: usize,
+    /// Where the samples left, if there were exits for them.
+    pub exits: Option<ExitUse>,
+}
+
+/// Which exits answered a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExitUse {
+    /// The stage behind which a sample left, or "none": one name for all of the batch, or one for each
+    /// with commas between.
+    pub exit: String,
+    /// Softmax probability of the answer that is least sure.
+    pub confidence: f64,
+    /// Whether exits answered because the cloud did not.
+    pub offline: bool,
 }
 
 /// What each stage of one prediction took, in milliseconds; 0 for a stage that did not run.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    InferError, ModelInfo, Prediction, Query,
+    EXITS, ExitUse, InferError, ModelInfo, Prediction, Query,
     request::{self, Contents, Stated, clip},
 };
 
@@ -61,6 +61,8 @@ struct Output {
 #[derive(Debug)]
 pub struct Parsed {
     pub query: Query,
+    /// Whether exits may answer.
+    pub exits: bool,
     pub id: Option<String>,
     pub outputs: Vec<Wanted>,
 }
@@ -84,6 +86,7 @@ pub fn parse(
     let body: Body<'_> = serde_json::from_slice(&json)
         .map_err(|e| bad(format!("the JSON of the request: {}", clip(&e.to_string()))))?;
     let outputs = wanted(info, &body)?;
+    let exits = flag(body.parameters.as_ref(), EXITS)?.unwrap_or(true);
     let names: Vec<&str> = body.inputs.iter().map(|i| i.name.as_ref()).collect();
     request::check_inputs(info, &names)?;
     let contents = contents(&body.inputs, binary)?;
@@ -93,7 +96,7 @@ pub fn parse(
         shape: &i.shape,
     });
     let query = request::validate(info, stated.zip(contents).collect())?;
-    Ok(Parsed { query, id: body.id, outputs })
+    Ok(Parsed { query, exits, id: body.id, outputs })
 }
 
 /// The outputs that the request names, or all; each may say how it wants to be sent.
@@ -236,6 +239,11 @@ pub fn respond(
     let mut parameters = Parameters::new();
     parameters.insert("split_point".into(), prediction.split_point.into());
     parameters.extend(prediction.timing.parameters().map(|(k, ms)| (k.to_string(), ms.into())));
+    if let Some(ExitUse { exit, confidence, offline }) = &prediction.exits {
+        parameters.insert("exit".into(), exit.as_str().into());
+        parameters.insert("confidence".into(), (*confidence).into());
+        parameters.insert("offline".into(), (*offline).into());
+    }
     let mut outputs = Vec::with_capacity(wanted.len());
     let mut binary: Option<Vec<u8>> = None;
     for Wanted { place, binary: raw } in wanted {

@@ -142,7 +142,7 @@ fn several_inputs_share_the_bytes_behind_the_json() {
 async fn several_outputs_are_answered_each_in_its_form() {
     let tensor = |values: &[f32]| HostTensor::from_f32(vec![1, values.len()], values);
     let outputs = vec![("states".into(), tensor(&[1.5])), ("pooled".into(), tensor(&[2.0, 3.0]))];
-    let prediction = Prediction { outputs, timing: Default::default(), split_point: 0 };
+    let prediction = Prediction { outputs, timing: Default::default(), split_point: 0, exits: None };
     let wanted = [Wanted { place: 1, binary: true }, Wanted { place: 0, binary: false }];
     let response = respond(&fake::tokens(), None, &prediction, &wanted).unwrap();
     let length: usize = response.headers()[&HEADER_LENGTH].to_str().unwrap().parse().unwrap();
@@ -193,6 +193,7 @@ fn an_output_that_json_cannot_say_is_an_error() {
         outputs: vec![("logits".into(), output)],
         timing: Default::default(),
         split_point: 0,
+        exits: None,
     };
     let one = |binary| [Wanted { place: 0, binary }];
     let nan = answer(HostTensor::from_f32(vec![1, 2], &[0.0, f32::NAN]));

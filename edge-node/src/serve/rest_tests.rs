@@ -90,6 +90,26 @@ async fn infer_answers_in_json() {
 }
 
 #[tokio::test]
+async fn exits_are_shown_and_can_be_turned_off() {
+    let asked = async |parameters: Value| {
+        let mut body = body();
+        body["parameters"] = parameters;
+        let request = Request::post("/v2/models/toy/infer").body(body.to_string().into()).unwrap();
+        let (status, _, body) = send(Fake { has_exits: true, ..Fake::default() }, request).await;
+        (status, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let (_, shown) = asked(json!({"exits": true})).await;
+    let shown = &shown["parameters"];
+    assert_eq!((&shown["exit"], &shown["confidence"]), (&json!("pool1,none"), &json!(0.75)));
+    assert_eq!(shown["offline"], false);
+    let (_, off) = asked(json!({"exits": false})).await;
+    assert_eq!(off["parameters"].as_object().unwrap().len(), 7);
+    let (status, bad) = asked(json!({"exits": "no"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(bad["error"].as_str().unwrap().contains("exits is not true or false"), "{bad}");
+}
+
+#[tokio::test]
 async fn infer_answers_in_binary_when_asked() {
     let mut json = body();
     let input = json["inputs"][0].as_object_mut().unwrap();

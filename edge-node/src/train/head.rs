@@ -14,6 +14,8 @@ use cleave_shared::{
     wire::{self, NamedTensors, v1},
 };
 
+use super::RunDir;
+
 /// Training computes one step at a time; a second job can wait while the first ends.
 const QUEUE: usize = 2;
 
@@ -75,12 +77,12 @@ pub enum Purpose {
 }
 
 impl Head {
-    pub fn new(config: &Config, store: Arc<RunStore>, run: &str) -> Result<Self, String> {
-        let library = Library::open(&config.model, store, config.weights.file.as_deref())
+    pub fn new(config: &Config, dir: &RunDir) -> Result<Self, String> {
+        let library = Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
             .map_err(|e| format!("weights.file: {e}"))?;
         let half = TrainingRun {
-            id: run.into(),
-            start: library.initial(config.seed),
+            id: dir.id.clone(),
+            start: dir.start.clone().unwrap_or_else(|| library.initial(config.seed)),
             library: Arc::new(library),
             training: config.train.spec(),
             side: Side::Edge,
@@ -97,7 +99,7 @@ impl Head {
             own: None,
             live: 0,
         };
-        let newest = head.store().steps(run).last().copied().unwrap_or(0);
+        let newest = head.store().steps(&dir.id).last().copied().unwrap_or(0);
         head.restore(newest)?;
         Ok(head)
     }

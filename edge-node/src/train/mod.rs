@@ -30,12 +30,11 @@ mod trainer;
 
 use cleave_shared::{config::Config, data::Part, link::Link};
 
-use self::trainer::Trainer;
 pub(crate) use self::{
     conversation::{ConversationError, sort as sort_status},
     patience::Patience,
     run_dir::RunDir,
-    trainer::VALIDATION_BATCH,
+    trainer::{Trainer, VALIDATION_BATCH},
 };
 pub use self::{
     metrics::{Line, Stepped, Validated, recorded_lines},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cleave_shared::{
-    checkpoint::{RunStore, check_run_id},
+    checkpoint::{CheckpointError, RunStore, WeightsId, check_run_id},
     config::{Config, MicroBatches, SplitPoint},
     data::{DataSpec, Feed, Manifest, Prepared},
     model::ModelSpec,
@@ -80,6 +80,9 @@ pub struct RunRecord {
     pub epochs: Option<u64>,
     pub activation_codec: String,
     pub gradient_codec: String,
+    /// Weights that it began with, if they are not what the configuration starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
 }
 
 fn one_after_the_other() -> MicroBatches {
@@ -106,7 +109,16 @@ impl RunRecord {
             topology: config.train.topology.clone(),
             activation_codec: config.codec.activation.clone(),
             gradient_codec: config.codec.gradient.clone(),
+            start: None,
         }
+    }
+
+    /// Refuses what is not the weights of a model.
+    pub fn check_model(&self, run: &str) -> Result<(), String> {
+        let Some(base) = self.start.as_ref().filter(|_| self.training.bottleneck.is_some()) else {
+            return Ok(());
+        };
+        Err(format!("--run: {run} is a bottleneck of {base}, served as codec bottleneck:{run}"))
     }
 
     /// The record of this run, if it was begun.
@@ -163,6 +175,8 @@ impl RunRecord {
 pub struct RunDir {
     pub id: String,
     pub path: PathBuf,
+    /// See [`RunRecord::start`].
+    pub start: Option<WeightsId>,
     pub store: Arc<RunStore>,
 }
 
@@ -221,7 +235,9 @@ impl RunDir {
                 store.write_file(&id, RECORD, &json).map_err(|e| e.to_string())?;
             }
         }
-        Ok(Self { id, path, store })
+        let start = record.start.as_ref().map(|start| start.parse()).transpose();
+        let start = start.map_err(|e: CheckpointError| format!("run {id}: {e}"))?;
+        Ok(Self { id, path, start, store })
     }
 }
 
@@ -246,9 +262,12 @@ pub fn new_run_id(config: &Config) -> String {
     fresh_id(&config.runs.dir.join("edge"))
 }
 
-/// The run whose record was written last.
+/// The run of a model whose record was written last.
 fn newest(parent: &Path) -> Option<String> {
-    let entries = fs::read_dir(parent).ok()?.flatten();
+    let of_model = |e: &fs::DirEntry| {
+        !matches!(read_record(&e.path()), Ok(Some(r)) if r.training.bottleneck.is_some())
+    };
+    let entries = fs::read_dir(parent).ok()?.flatten().filter(of_model);
     let dated = entries.filter_map(|e| {
         let written = fs::metadata(e.path().join(RECORD)).ok()?.modified().ok()?;
         Some((written, e.file_name().into_string().ok()?))

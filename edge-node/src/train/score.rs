@@ -107,6 +107,10 @@ impl Tally {
                 let perplexity = (self.kind == LossKind::CrossEntropy).then(|| self.loss().exp());
                 Score { accuracy, perplexity, ..Score::default() }
             }
+            // Right is what the teacher says.
+            Target::Values { .. } if self.kind == LossKind::Distillation => {
+                Score { accuracy, ..Score::default() }
+            }
             Target::Values { .. } => {
                 let spread: f64 = self.columns.iter().map(|[n, s, q]| q - s * s / n.max(1.0)).sum();
                 let squares = self.loss * self.columns.len() as f64;

@@ -77,7 +77,7 @@ impl<'a> Trainer<'a> {
         let indices = split.indices(Part::Train).to_vec();
         let plan = BatchPlan::new(indices, config.train.batch_size, config.seed)
             .map_err(|e| e.to_string())?;
-        let head = Head::new(config, dir.store.clone(), &dir.id)?;
+        let head = Head::new(config, &dir)?;
         let metrics = Metrics::open(&dir.path, head.live())?;
         let timeline = Timeline::open(&dir.path, head.live())?;
         let total = plan.steps_per_epoch() * config.train.epochs;

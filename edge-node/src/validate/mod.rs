@@ -7,7 +7,7 @@ mod confusion;
 mod report;
 
 use cleave_shared::{
-    checkpoint::write_atomic,
+    checkpoint::{WeightsId, write_atomic},
     config::Config,
     data::{Batch, Part, Target},
     model::{LossKind, loss},
@@ -40,6 +40,7 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
     let run = named.ok_or_else(|| format!("there is no run in {}", runs.display()))?;
     let record = RunRecord::read(runs, &run)?
         .ok_or_else(|| format!("--run: {run} was not trained in {}", runs.display()))?;
+    record.check_model(&run)?;
     let config = record.configure(config);
     let step = config.runs.open("edge")?.steps(&run).last().copied();
     let step = step.ok_or_else(|| format!("{run} has no checkpoint yet"))?;
@@ -49,7 +50,7 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
     if indices.is_empty() {
         return Err(format!("{run}: this part of the data has no samples"));
     }
-    let model = SplitModel::open(&config, &run, step)?;
+    let model = SplitModel::open(&config, &WeightsId::Run { run: run.clone(), step })?;
     let mut measured = Measured::new(feed.dataset().target(), &config);
     let at_once = (OUTPUT_BYTES / model.output_bytes().max(1)).clamp(1, BATCH);
     for indices in indices.chunks(at_once) {

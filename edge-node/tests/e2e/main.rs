@@ -9,6 +9,7 @@ mod codecs;
 mod command_line;
 mod copies;
 mod encoder;
+mod exits;
 mod faulty_link;
 mod generation;
 mod groups;

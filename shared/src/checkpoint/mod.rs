@@ -33,7 +33,7 @@ pub use self::{
     library::{Library, LibraryError},
     manifest::AdapterBase,
     store::{RunStore, StageFiles},
-    tensors::write_weights,
+    tensors::{Labels, read_labelled, write_labelled, write_weights},
     training::TrainingRun,
     travel::{build_half, named_weights, pack, unpack, with_weights},
     weights_id::{WeightsId, check_run_id},

@@ -8,7 +8,10 @@ use std::{ops::Range, sync::Arc};
 use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
     codec::LeftOut,
-    model::{LoadedWeights, LoraSpec, SeededWeights, Segment, Side, StageState, Weights},
+    model::{
+        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights, Segment,
+        Side, StageState, Weights,
+    },
     session::TrainingSpec,
     wire::NamedTensors,
 };
@@ -33,6 +36,9 @@ pub struct TrainingRun {
 impl TrainingRun {
     /// The half after `step`, ready for the next one.
     pub fn restore(&self, step: u64) -> Result<Segment, LibraryError> {
+        if let Some(bottleneck) = &self.training.bottleneck {
+            return self.with_bottleneck(bottleneck, step);
+        }
         let (spec, range) = (self.library.spec(), self.range.clone());
         let stages = &spec.stage_names()[range.clone()];
         let mut learned = NamedTensors::new();
@@ -86,6 +92,34 @@ impl TrainingRun {
         Ok(store.read(&self.id, step, LEFT_OUT)?.weights)
     }
 
+    /// The model's half, which learns nothing, and this side's half of the bottleneck at the cut.
+    fn with_bottleneck(
+        &self,
+        bottleneck: &BottleneckSpec,
+        step: u64,
+    ) -> Result<Segment, LibraryError> {
+        let (spec, range) = (self.library.spec(), self.range.clone());
+        let mut base = self.library.source(&self.start, &spec.stage_names()[range.clone()])?;
+        let mut none = SeededWeights(bottleneck.seed);
+        let mut segment =
+            Segment::build_adapted(spec, range.clone(), base.as_mut(), None, &mut none)?;
+        let plan = match self.side {
+            Side::Edge => bottleneck.encoder(spec, range.end),
+            Side::Cloud => bottleneck.decoder(spec, range.start),
+        };
+        let plan = plan.map_err(ModelError::Training)?;
+        let (mut own, state): (Box<dyn Weights>, Vec<u8>) = match step {
+            0 => (Box::new(none), Vec::new()),
+            _ => {
+                let files = self.library.store().read(&self.id, step, &plan.name)?;
+                (Box::new(LoadedWeights::new(files.weights)), files.optimizer)
+            }
+        };
+        segment.add(&plan, self.side == Side::Edge, own.as_mut())?;
+        segment.load_optimizer(&plan.name, &self.training.optimizer, state)?;
+        Ok(segment)
+    }
+
     /// Writes this half of `step`, and what it has left out of gradients.
     pub fn write(
         &self,
@@ -94,11 +128,17 @@ impl TrainingRun {
         left_out: LeftOut,
     ) -> Result<(), CheckpointError> {
         let store = self.library.store();
+        if self.training.bottleneck.is_some() {
+            state.retain(|s| [ENCODER, DECODER].contains(&s.stage.as_str()));
+        }
         if !left_out.is_empty() {
             let (stage, optimizer) = (LEFT_OUT.into(), Vec::new());
             state.push(StageState { stage, weights: left_out, optimizer });
         }
         let state = &state;
+        if self.training.bottleneck.is_some() {
+            return store.write(&self.id, step, state);
+        }
         match &self.training.lora {
             None => store.write(&self.id, step, state),
             Some(lora) => {

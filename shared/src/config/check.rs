@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::{checkpoint::check_url, codec, tensor::DType};
+use crate::{checkpoint::check_url, codec, model::LossKind, tensor::DType};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -16,6 +16,7 @@ impl Config {
         self.check_codec()?;
         self.check_cloud()?;
         self.check_edge()?;
+        self.check_exits()?;
         if let Some(url) = &self.runs.store {
             check_url(url).map_err(|problem| ("runs.store".into(), problem))?;
         }
@@ -79,6 +80,15 @@ impl Config {
         range("edge.deadline_ms", edge.deadline_ms, 1..=3_600_000)
     }
 
+    fn check_exits(&self) -> Result<(), Refusal> {
+        let threshold = self.exits.threshold;
+        if (0.0..=1.0).contains(&threshold) {
+            return Ok(());
+        }
+        let problem = format!("{threshold} is out of range; allowed: 0 to 1");
+        Err(("exits.threshold".into(), problem))
+    }
+
     fn check_topology(&self) -> Result<(), Refusal> {
         let (topology, stages) = (&self.train.topology, self.model.stage_count());
         let refusal = |(key, problem)| (format!("train.topology.{key}"), problem);
@@ -100,6 +110,10 @@ impl Config {
     fn check_train(&self) -> Result<(), Refusal> {
         let train = &self.train;
         range("train.epochs", train.epochs, 1..=1_000_000)?;
+        if train.loss == LossKind::Distillation {
+            let problem = "\"distillation\" is of edge-node bottleneck train, which sets it itself";
+            return Err(("train.loss".into(), problem.into()));
+        }
         range("train.batch_size", train.batch_size as u64, 1..=1 << 20)?;
         if let MicroBatches::Fixed(n) = train.micro_batches {
             range("train.micro_batches", u64::from(n), 1..=4096)?;

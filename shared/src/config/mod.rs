@@ -49,6 +49,7 @@ pub struct Config {
     pub cloud: CloudConfig,
     pub edge: EdgeConfig,
     pub plan: PlanConfig,
+    pub exits: ExitsConfig,
     pub train: TrainConfig,
     pub data: DataSpec,
     pub prepare: PrepareConfig,
@@ -159,6 +160,18 @@ pub struct EdgeConfig {
     pub deadline_ms: u64,
 }
 
+/// Whether exits of the head answer (`edge-node exits`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExitsConfig {
+    pub enabled: bool,
+    /// Softmax probability of its answer from which on an exit answers alone; 1: none does while there
+    /// is a cloud.
+    pub threshold: f64,
+    /// Whether the deepest exit answers when the cloud does not.
+    pub when_offline: bool,
+}
+
 /// How `edge-node prepare` treats the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -229,6 +242,7 @@ impl Default for Config {
             cloud: CloudConfig::default(),
             edge: EdgeConfig::default(),
             plan: PlanConfig::default(),
+            exits: ExitsConfig::default(),
             train: TrainConfig::default(),
             data: DataSpec::Digits,
             prepare: PrepareConfig::default(),
@@ -291,6 +305,12 @@ impl Default for EdgeConfig {
             session_idle_s: 60,
             deadline_ms: 5_000,
         }
+    }
+}
+
+impl Default for ExitsConfig {
+    fn default() -> Self {
+        Self { enabled: false, threshold: 0.9, when_offline: true }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    model::{LoraSpec, LossKind, OptimizerSpec},
+    model::{BottleneckSpec, LoraSpec, LossKind, OptimizerSpec},
     privacy::PrivacySpec,
     session::{Schedule, Topology, TrainingSpec},
 };
@@ -24,6 +24,9 @@ pub struct TrainConfig {
     pub topology: Topology,
     /// Trains LoRA adapters only; none: all weights.
     pub lora: Option<LoraSpec>,
+    /// Trains a bottleneck at the cut only; not a key: `edge-node bottleneck train` sets it.
+    #[serde(skip)]
+    pub bottleneck: Option<BottleneckSpec>,
     /// What is done to activations before they are sent; none: nothing.
     pub privacy: Option<PrivacySpec>,
     /// Share of each weight matrix, its smallest weights, that is zero from the first step on.
@@ -49,8 +52,9 @@ pub enum MicroBatches {
 impl TrainConfig {
     /// What both halves must do alike.
     pub fn spec(&self) -> TrainingSpec {
-        let Self { loss, clip_norm, optimizer, lora, privacy, sparsity, .. } = self.clone();
-        TrainingSpec { loss, clip_norm, optimizer, lora, privacy, sparsity }
+        let Self { loss, clip_norm, optimizer, lora, bottleneck, privacy, sparsity, .. } =
+            self.clone();
+        TrainingSpec { loss, clip_norm, optimizer, lora, bottleneck, privacy, sparsity }
     }
 }
 
@@ -72,6 +76,7 @@ impl Default for TrainConfig {
             schedule: Schedule::default(),
             topology: Topology::default(),
             lora: None,
+            bottleneck: None,
             privacy: None,
             sparsity: 0.0,
             checkpoint_every: 100,

@@ -106,6 +106,12 @@ fn check_target(spec: &ModelSpec, loss: LossKind, target: &Target) -> Result<(),
     let output = spec.output_shape();
     let outputs = output.last().copied().unwrap_or(0);
     match target {
+        Target::Values { names } if loss == LossKind::Distillation && output == [names.len()] => {
+            Ok(())
+        }
+        _ if loss == LossKind::Distillation => {
+            Err("a bottleneck's run has no labels of its own: name the run of its model".into())
+        }
         Target::Classes { names } if output.len() == 1 => match names.len() <= outputs {
             true => Ok(()),
             false => Err(format!(

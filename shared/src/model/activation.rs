@@ -120,6 +120,20 @@ impl Value {
         }
     }
 
+    /// The samples at these places of the batch, in that order; at least one.
+    pub fn pick(self, places: &[usize], device: &Device) -> Self {
+        let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
+        let places = Tensor::<1, Int>::from_data(&places[..], device);
+        match self {
+            Value::R1(t) => Value::R1(t.select(0, places)),
+            Value::R2(t) => Value::R2(t.select(0, places)),
+            Value::R3(t) => Value::R3(t.select(0, places)),
+            Value::R4(t) => Value::R4(t.select(0, places)),
+            Value::I1(t) => Value::I1(t.select(0, places)),
+            Value::I2(t) => Value::I2(t.select(0, places)),
+        }
+    }
+
     /// The same tensor as a leaf of the autodiff graph; integers stay as they are.
     pub fn require_grad(self) -> Self {
         match self {

@@ -19,10 +19,13 @@ pub enum LossKind {
     /// Mean squared difference to FP32 labels of the output's shape, or to the one-hot vector of
     /// INT64 labels.
     Mse,
+    /// How far the softmax is from a teacher's, whose logits are the labels: FP32 `[batch, classes]`; see
+    /// [`distillation`].
+    Distillation,
 }
 
-/// Loss of a batch and how many of its samples (positions of a sequence) were classified right; 0
-/// where labels are not classes.
+/// Loss of a batch and how many of its samples (positions of a sequence) were classified right, or as the
+/// teacher does; 0 where labels are not classes.
 pub struct LossOutput {
     pub loss: Tensor<1>,
     pub correct: u64,
@@ -36,6 +39,9 @@ impl LossKind {
         device: &Device,
     ) -> Result<LossOutput, ModelError> {
         let output = output.into_single("loss")?;
+        if self == LossKind::Distillation {
+            return taught(output, labels, device);
+        }
         if labels.dtype() == DType::F32 {
             return self.regression(output, labels, device);
         }
@@ -57,7 +63,7 @@ impl LossKind {
         let correct = count_correct(&logits, &labels);
         let loss = match self {
             LossKind::CrossEntropy => cross_entropy(logits, &labels, device)?,
-            LossKind::Mse => {
+            LossKind::Mse | LossKind::Distillation => {
                 let [rows, classes] = logits.dims();
                 let target = TensorData::new(one_hot(&labels, classes), [rows, classes]);
                 mean_square(logits - Tensor::<2>::from_data(target, device))
@@ -88,11 +94,48 @@ impl LossKind {
     }
 }
 
+/// What a teacher's softmax is taken at: 4 is in the middle of what Hinton et al. found good for ten classes.
+const TEMPERATURE: f64 = 4.0;
+
+fn taught(
+    output: Value,
+    teacher: &HostTensor,
+    device: &Device,
+) -> Result<LossOutput, ModelError> {
+    let dims = output.dims();
+    let (Value::R2(logits), true) = (output, teacher.shape() == dims) else {
+        let found = teacher.shape();
+        let text = format!("a teacher's logits of shape {found:?} for outputs {dims:?}");
+        return Err(ModelError::Labels(text));
+    };
+    let values = teacher.to_f32().map_err(|e| ModelError::Labels(e.to_string()))?;
+    let classes = dims[1].max(1);
+    let says: Vec<i64> = values.chunks_exact(classes).map(|row| argmax(row) as i64).collect();
+    if says.is_empty() {
+        return Err(ModelError::Labels("no samples".into()));
+    }
+    let correct = count_correct(&logits, &says);
+    let teacher = Tensor::from_data(TensorData::new(values, [says.len(), classes]), device);
+    Ok(LossOutput { loss: distillation(logits, teacher, TEMPERATURE), correct })
+}
+
 fn mean_square<const D: usize>(difference: Tensor<D>) -> Tensor<1> {
     (difference.clone() * difference).mean()
 }
 
-fn cross_entropy(
+/// Distillation (Hinton, Vinyals and Dean 2015, arXiv:1503.02531): how far the softmax of `logits` is from
+/// the teacher's, both at this temperature. T² · KL(teacher ‖ student), the mean over rows; T² keeps the
+/// gradients' size whatever the temperature is.
+pub fn distillation(logits: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let [rows, _] = logits.dims();
+    let taught = log_softmax(teacher.detach() / temperature, 1);
+    let learned = log_softmax(logits / temperature, 1);
+    let divergence = taught.clone().exp() * (taught - learned);
+    divergence.sum() * (temperature * temperature / rows as f64)
+}
+
+/// The loss [`LossKind::CrossEntropy`] for labels in range.
+pub fn cross_entropy(
     logits: Tensor<2>,
     labels: &[i64],
     device: &Device,

@@ -11,8 +11,10 @@ mod alexnet;
 mod batch_norm;
 mod bert;
 mod blocks;
+mod bottleneck;
 mod conv;
 mod decoder;
+mod exit;
 mod filters;
 mod gpt2;
 mod gradients;
@@ -50,7 +52,11 @@ pub use self::{
     activation::{Activation, Value},
     alexnet::AlexnetSpec,
     bert::{BertAct, BertHead, BertSpec},
+    bottleneck::{BottleneckSpec, DECODER, ENCODER},
     decoder::RopeScaling,
+    exit::{
+        EXIT_BIAS, EXIT_WEIGHT, Exit, ExitAnswer, ExitHead, Passage, confidence, exit_sizes, pooled,
+    },
     filters::{Consumer, FilterChain, FilterLayer, prune_filters},
     gpt2::Gpt2Spec,
     gradients::Update,

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use super::{
     Activation, BufferUpdates, LoraSpec, Mode, ModelError, ModelSpec, OptimizerSpec, Pass, Stage,
-    StageCache, WeightFormat, Weights,
+    StageCache, StagePlan, WeightFormat, Weights,
 };
 use crate::wire::NamedTensors;
 
@@ -110,6 +110,27 @@ impl Segment {
         let device = &self.device;
         let mut stages = own(&mut self.stages);
         stages.try_for_each(|stage| stage.adapt(lora, factors, &is_input_major, device))
+    }
+
+    /// Adds a stage behind all others, or before them.
+    pub fn add(
+        &mut self,
+        plan: &StagePlan,
+        behind: bool,
+        weights: &mut dyn Weights,
+    ) -> Result<(), ModelError> {
+        let stage = plan.build(weights, &self.device)?;
+        let place = if behind { self.stages.len() } else { 0 };
+        self.stages.insert(place, Arc::from(stage));
+        Ok(())
+    }
+
+    /// Inference of one stage alone.
+    pub fn of_stage(plan: &StagePlan, weights: &mut dyn Weights) -> Result<Self, ModelError> {
+        let (stages, device) = (Vec::new(), Device::flex());
+        let mut segment = Self { stages, device, buffers: BufferUpdates::default() };
+        segment.add(plan, true, weights)?;
+        Ok(segment)
     }
 
     /// Sets this share of each weight matrix, the smallest, to zero; training keeps it there.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{LoraSpec, LossKind, OptimizerSpec},
+    model::{BottleneckSpec, LoraSpec, LossKind, OptimizerSpec},
     privacy::PrivacySpec,
 };
 
@@ -19,6 +19,9 @@ pub struct TrainingSpec {
     /// Trains adapters only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSpec>,
+    /// Trains an encoder and a decoder at the cut only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<BottleneckSpec>,
     /// What the edge does to activations before it sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacySpec>,
@@ -70,6 +73,9 @@ impl TrainingSpec {
         }
         if let Some(lora) = &self.lora {
             lora.check().map_err(|problem| ("lora", problem))?;
+        }
+        if let Some(bottleneck) = &self.bottleneck {
+            bottleneck.check().map_err(|problem| ("bottleneck", problem))?;
         }
         if let Some(privacy) = &self.privacy {
             privacy.check().map_err(|problem| ("privacy", problem))?;
