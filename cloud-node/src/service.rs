@@ -50,6 +50,7 @@ impl SplitService for Split {
         let received_ns = self.clock.now_ns();
         let agreement = request.into_inner().agreement;
         let cut = self.handshake.check(agreement.as_ref())?.cut;
+        let warm = cut.clone();
         let stages = self.spec.stage_names().split_off(cut.split);
         let library = self.library.clone();
         let bound = move || {
@@ -61,6 +62,11 @@ impl SplitService for Split {
             Ok(missing)
         };
         let missing_stages = blocking(bound).await?;
+        if missing_stages.is_empty() {
+            // An edge binds before it switches: its first request at the new cut finds the tail made. What
+            // cannot be made is that request's error.
+            let _ = self.inference.tails.get(&warm, &self.inference.pool).await;
+        }
         let (sent_ns, instance) = (self.clock.now_ns(), self.clock.instance);
         Ok(Response::new(v1::BindReply { missing_stages, received_ns, sent_ns, instance }))
     }

@@ -11,10 +11,11 @@
 //! [`bottleneck`] trains a codec for the cut of a model.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
 //! [`inspect`] shows what a model costs and where it can be cut, [`profile`] measures it on both nodes,
-//! [`plan`] predicts each cut and chooses one, [`evaluate`] is a client that measures a
+//! [`plan`] predicts each cut and chooses one, [`adapt`] keeps the choice right while the edge serves, [`evaluate`] is a client that measures a
 //! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together.
 
+pub mod adapt;
 pub mod audit;
 pub mod bottleneck;
 mod chosen;

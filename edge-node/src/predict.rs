@@ -35,6 +35,8 @@ pub struct SplitPredictor {
     cloud: CloudCall,
     /// Of a model that takes token ids; texts are refused without it.
     tokenizer: Option<Tokenizer>,
+    /// The whole model, if it is at hand: it answers what the cloud leaves unanswered.
+    spare: Option<Current>,
 }
 
 impl SplitPredictor {
@@ -45,7 +47,18 @@ impl SplitPredictor {
         cloud: CloudCall,
         tokenizer: Option<Tokenizer>,
     ) -> Self {
-        Self { config, current, pool, cloud, tokenizer }
+        Self { config, current, pool, cloud, tokenizer, spare: None }
+    }
+
+    /// Falls back on the whole model here when the cloud does not answer.
+    pub fn with_spare(self, spare: Current) -> Self {
+        Self { spare: Some(spare), ..self }
+    }
+
+    /// The whole model of the same weights.
+    fn spare(&self, deployed: &Deployment) -> Option<Arc<Deployment>> {
+        let spare = self.spare.as_ref()?.borrow().clone()?;
+        (spare.target.weights == deployed.target.weights && !deployed.is_whole()).then_some(spare)
     }
 
     fn deployed(&self) -> Result<Arc<Deployment>, InferError> {
@@ -144,6 +157,26 @@ impl Predictor for SplitPredictor {
 
     async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
         let deployed = self.deployed()?;
+        let Some(spare) = self.spare(&deployed) else {
+            return self.predict_on(deployed, query, exits).await;
+        };
+        match self.predict_on(deployed, query.clone(), exits).await {
+            Err(InferError::Unavailable(why) | InferError::Deadline(why)) => {
+                tracing::debug!("answered by the whole model here: {why}");
+                self.predict_on(spare, query, exits).await
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl SplitPredictor {
+    async fn predict_on(
+        &self,
+        deployed: Arc<Deployment>,
+        query: Query,
+        exits: bool,
+    ) -> Result<Prediction, InferError> {
         let Head { result, left, output_bytes, head_ms, encode_ms } =
             self.head(deployed.clone(), query, exits).await?;
         let mut timing = Timing { head_ms, ..Timing::default() };

@@ -1,4 +1,5 @@
-//! Takes changes of the configuration file and of the deployed weights into force while serving.
+//! Takes changes of the configuration file, of the deployed weights and of the plan into force while
+//! serving.
 //!
 //! Both files are watched through their folders, since editors and [`write_atomic`] replace a file
 //! rather than write into it. File systems without notifications (network mounts, some containers)
@@ -19,7 +20,11 @@ use cleave_shared::{
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
-use crate::deploy::{Deployer, Deployment, Pointer};
+use crate::{
+    adapt::Planned,
+    deploy::{Deployer, Deployment, Pointer, Ready, Target},
+    plan::Choice,
+};
 
 /// How often files are looked at without a notification, and how often a failed change is retried.
 const TICK: Duration = Duration::from_secs(1);
@@ -29,11 +34,23 @@ pub struct Reconfigurer {
     /// The configuration in force.
     config: Config,
     args: ConfigArgs,
-    deployer: Deployer,
+    ready: Arc<Ready>,
     link: Link,
-    deployed: watch::Sender<Option<Arc<Deployment>>>,
+    /// What the planner wants, where the split point is left to it.
+    plans: watch::Receiver<Option<Planned>>,
+    outlets: Outlets,
+    /// What was last made ready.
+    wanted: Vec<Target>,
     /// The last complaint, so that a tick does not repeat it.
     complaint: Option<String>,
+}
+
+/// What others are told.
+pub struct Outlets {
+    pub in_force: watch::Sender<Config>,
+    pub deployed: watch::Sender<Option<Arc<Deployment>>>,
+    /// The whole model, where it has been made ready.
+    pub whole: watch::Sender<Option<Arc<Deployment>>>,
 }
 
 impl Reconfigurer {
@@ -42,9 +59,11 @@ impl Reconfigurer {
         args: ConfigArgs,
         deployer: Deployer,
         link: Link,
-        deployed: watch::Sender<Option<Arc<Deployment>>>,
+        plans: watch::Receiver<Option<Planned>>,
+        outlets: Outlets,
     ) -> Self {
-        Self { config, args, deployer, link, deployed, complaint: None }
+        let ready = Arc::new(Ready::new(deployer));
+        Self { config, args, ready, link, plans, outlets, wanted: Vec::new(), complaint: None }
     }
 
     /// Runs for the life of the node; `first` is called once something is deployed.
@@ -54,13 +73,14 @@ impl Reconfigurer {
         let mut first = Some(first);
         loop {
             self.refresh().await;
-            if self.deployed.borrow().is_some()
+            if self.outlets.deployed.borrow().is_some()
                 && let Some(first) = first.take()
             {
                 first().await;
             }
             tokio::select! {
                 _ = changes.recv() => {}
+                Ok(()) = self.plans.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -92,6 +112,7 @@ impl Reconfigurer {
             split_point: asked.split_point,
             codec: asked.codec.clone(),
             link: asked.link.clone(),
+            plan: asked.plan.clone(),
             // Not this process's business: what training and the cloud node read.
             train: asked.train.clone(),
             data: asked.data.clone(),
@@ -103,20 +124,64 @@ impl Reconfigurer {
             self.link.set_profile(asked.link_profile());
             tracing::info!(profile = asked.link.profile, "link profile changed");
         }
+        self.outlets.in_force.send_if_modified(|config| {
+            let changed = *config != in_force;
+            config.clone_from(&in_force);
+            changed
+        });
         self.config = in_force;
-        let target = self.deployer.target(&self.config)?;
-        if self.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
-            let deployment = self.deployer.deploy(target).await?;
-            let (split, version) = (deployment.target.split, deployment.version());
-            let codec = deployment.target.codec.clone();
-            self.deployed.send_replace(Some(Arc::new(deployment)));
-            tracing::info!(split_point = split, weights = version, codec, "deployed");
+        let (target, likely) = self.targets()?;
+        if self.outlets.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
+            let deployment = self.ready.get(&target).await?;
+            let (split, version) = (target.split, deployment.version());
+            self.outlets.deployed.send_replace(Some(deployment));
+            metrics::counter!("cleave_deployments_total").increment(1);
+            tracing::info!(split_point = split, codec = target.codec, weights = version, "deployed");
         }
+        self.make_ready(target, likely);
         if asked == self.config {
             return Ok(());
         }
-        Err("a key other than split_point, codec and link was changed: restart the node for it"
+        Err("a key other than split_point, codec, plan and link was changed: restart the node for it"
             .into())
+    }
+}
+
+impl Reconfigurer {
+    /// What to deploy, and what may be deployed soon.
+    fn targets(&self) -> Result<(Target, Vec<Target>), String> {
+        let own = self.ready.deployer().target(&self.config)?;
+        let planned = self.plans.borrow().clone();
+        let Some(Planned { choice, likely }) = planned.filter(|_| self.config.split_point.is_auto())
+        else {
+            return Ok((own, Vec::new()));
+        };
+        let target = |choice: Choice| {
+            let codec = choice.codec.unwrap_or_else(|| own.codec.clone());
+            Target { split: choice.split, codec, weights: own.weights.clone() }
+        };
+        Ok((target(choice), likely.into_iter().map(target).collect()))
+    }
+
+    /// Makes what is likely ready in the background, and forgets the rest.
+    fn make_ready(&mut self, target: Target, likely: Vec<Target>) {
+        let wanted: Vec<Target> = std::iter::once(target).chain(likely).collect();
+        if wanted == self.wanted {
+            return;
+        }
+        self.wanted.clone_from(&wanted);
+        self.ready.keep(&wanted);
+        let (ready, whole) = (self.ready.clone(), self.outlets.whole.clone());
+        whole.send_if_modified(|d| d.take_if(|d| !wanted.contains(&d.target)).is_some());
+        tokio::spawn(async move {
+            for target in &wanted {
+                match ready.get(target).await {
+                    Ok(made) if made.is_whole() => drop(whole.send_replace(Some(made))),
+                    Ok(_) => {}
+                    Err(problem) => tracing::debug!("not made ready: {problem}"),
+                }
+            }
+        });
     }
 }
 

@@ -15,13 +15,14 @@ use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
+    adapt::{Adapter, ObserveLayer, Seen},
     cloud::{CloudClient, InferAnswer, InferCall},
     deploy::Deployer,
     generate::SplitGenerator,
     ports,
     predict::SplitPredictor,
     proto,
-    reconfigure::Reconfigurer,
+    reconfigure::{Outlets, Reconfigurer},
     serve::{self, TextFiles, TextService},
 };
 
@@ -57,7 +58,7 @@ pub fn channel(config: &Config, link: &Link) -> Result<Channel, String> {
 }
 
 /// Inference calls to the cloud.
-pub fn cloud_call(config: &Config, client: CloudClient) -> CloudCall {
+pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> CloudCall {
     let call = tower::service_fn(move |call| {
         let client = client.clone();
         async move { client.infer(call).await }
@@ -67,6 +68,8 @@ pub fn cloud_call(config: &Config, client: CloudClient) -> CloudCall {
         .load_shed()
         // Requests in flight: enough to fill the link, and a bound on their memory.
         .concurrency_limit(config.edge.queue)
+        // What a call took, or that it failed, is what the planner learns from.
+        .layer(ObserveLayer::new(seen))
         // Innermost: a request's time begins when it leaves.
         .timeout(Duration::from_millis(config.edge.deadline_ms))
         .service(call);
@@ -83,10 +86,17 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let pool = ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
     let deployer = Deployer::new(&config, client.clone())?;
     let (deployed, current) = watch::channel(None);
-    let cloud = cloud_call(&config, client.clone());
+    let seen = Arc::new(Seen::default());
+    let cloud = cloud_call(&config, client.clone(), seen.clone());
+    let (in_force, config_in_force) = watch::channel(config.clone());
+    let (planned, plans) = watch::channel(None);
+    let adapter = Adapter { cloud: client.clone(), seen, config: config_in_force, planned };
+    tokio::spawn(adapter.run());
+    let (whole, spare) = watch::channel(None);
     let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);
     let tokenizer = ports::tokenizer(&config)?;
-    let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer);
+    let predictor =
+        SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer).with_spare(spare);
     let predictor = Arc::new(predictor);
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
@@ -102,7 +112,9 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     type Grpc = serve::GrpcService<SplitPredictor, SplitGenerator>;
     health.set_not_serving::<Grpc>().await;
-    let reconfigurer = Reconfigurer::new(config.clone(), args, deployer, link.clone(), deployed);
+    let outlets = Outlets { in_force, deployed, whole };
+    let reconfigurer =
+        Reconfigurer::new(config.clone(), args, deployer, link.clone(), plans, outlets);
     tokio::spawn(reconfigurer.run(async move || {
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         health.set_serving::<Grpc>().await;

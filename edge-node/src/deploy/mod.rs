@@ -5,6 +5,7 @@
 
 mod deployer;
 mod pointer;
+mod ready;
 mod run;
 
 use std::{
@@ -20,7 +21,7 @@ use cleave_shared::{
     wire::{NamedTensors, v1::Agreement},
 };
 
-pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
+pub use self::{deployer::Deployer, pointer::Pointer, ready::Ready, run::deploy_run};
 
 /// What to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -164,7 +164,7 @@ impl Trial {
         let pool = ComputePool::slowed(edge.threads, edge.queue, edge.compute_scale);
         let deployer = Deployer::new(config, client.clone())?;
         let (deployed, current) = watch::channel(None);
-        let cloud = stack::cloud_call(config, client);
+        let cloud = stack::cloud_call(config, client, Arc::default());
         let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, None);
         let input = sample_input(&config.model, request.batch, request.length);
         let named = ports::outside_inputs(&config.model, input);

@@ -80,6 +80,16 @@ const HEADERS: u64 = 150;
 const SILENCE: Duration = Duration::from_micros(307_019);
 
 impl Network {
+    /// The same with another rate, and the delays as they are.
+    pub fn at_rate(&self, factor: f64) -> Self {
+        let scale = |curve: &Curve| {
+            let delay = curve.delay_ms();
+            let of = |(bytes, ms): (f64, f64)| (bytes, delay + (ms - delay).max(0.0) / factor);
+            Curve(curve.0.iter().copied().map(of).collect())
+        };
+        Self { up: scale(&self.up), down: scale(&self.down) }
+    }
+
     /// Measured in the simulation of this profile; none if it lets nothing through.
     pub fn of_profile(profile: &Profile, most_bytes: u64) -> Option<Self> {
         let up = curve(profile, Way::Uplink, most_bytes as f64)?;

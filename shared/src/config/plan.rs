@@ -39,6 +39,10 @@ pub struct PlanConfig {
     /// Codecs that may be chosen for activations; empty: `codec.activation` only.
     pub codecs: Vec<String>,
     pub minimise: Weights,
+    /// What a request is taken to be: samples, and the extent of what varies, such as the length of a
+    /// sequence.
+    pub batch: usize,
+    pub length: usize,
     /// Longest predicted end-to-end latency, ms.
     pub deadline_ms: Option<f64>,
     /// Least share of right answers, 0 to 1, of those measured by `edge-node profile --accuracy`.
@@ -91,6 +95,8 @@ impl Default for PlanConfig {
         Self {
             codecs: Vec::new(),
             minimise: Weights::default(),
+            batch: 1,
+            length: 128,
             deadline_ms: None,
             accuracy_floor: None,
             edge_memory_bytes: None,
@@ -160,6 +166,12 @@ impl PlanConfig {
             _ if !(0.0..1.0).contains(&self.hysteresis) => {
                 let text = format!("{} is out of range; allowed: 0 to below 1", self.hysteresis);
                 refuse("hysteresis", text)
+            }
+            _ if !(1..=4096).contains(&self.batch) => {
+                refuse("batch", format!("{} is out of range; allowed: 1 to 4096", self.batch))
+            }
+            _ if !(1..=1 << 20).contains(&self.length) => {
+                refuse("length", format!("{} is out of range; allowed: 1 to 1048576", self.length))
             }
             _ if self.min_split_point > stages => {
                 let found = self.min_split_point;

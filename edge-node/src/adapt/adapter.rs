@@ -1,0 +1,198 @@
+//! The task that learns, plans and decides.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cleave_shared::{config::Config, profile::Request};
+use tokio::sync::watch;
+
+use super::{Call, Event, Seen};
+use crate::{
+    cloud::CloudClient,
+    plan::{Choice, Estimate, Grounds, Limits, Network, Observation, Steady, grounds, plan},
+};
+
+/// How often calls that are under way are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long to wait before measuring is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Weight of a new value in what is believed of the cloud's load.
+const GAIN: f64 = 0.25;
+/// A tail below this tells nothing about the cloud's speed, ms.
+const VISIBLE_MS: f64 = 0.5;
+/// Links that may come: rates relative to now.
+const SCENARIOS: [f64; 5] = [0.01, 0.1, 0.33, 3.0, 10.0];
+/// What a probe that fails is taken for, ms.
+const GONE_MS: f64 = 60_000.0;
+
+/// What is to be deployed, and what may be soon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    pub choice: Choice,
+    pub likely: Vec<Choice>,
+}
+
+/// Plans for as long as the configuration in force says `"auto"`.
+pub struct Adapter {
+    pub cloud: CloudClient,
+    pub seen: Arc<Seen>,
+    /// The configuration in force.
+    pub config: watch::Receiver<Config>,
+    pub planned: watch::Sender<Option<Planned>>,
+}
+
+impl Adapter {
+    /// Runs for the life of the node.
+    pub async fn run(mut self) {
+        loop {
+            if self.config.wait_for(|c| c.split_point.is_auto()).await.is_err() {
+                return;
+            }
+            let config = self.config.borrow_and_update().clone();
+            match grounds(&config, request(&config)).await {
+                Ok(grounds) => self.adapt(config, grounds).await,
+                Err(error) => {
+                    tracing::warn!("split_point = \"auto\" has nothing to plan with yet: {error}");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Until the configuration changes.
+    async fn adapt(&mut self, config: Config, grounds: Grounds) {
+        let Some(mut belief) = Belief::new(&config, grounds, self.planned.borrow().as_ref()) else {
+            tracing::error!("split_point = \"auto\": [plan]'s limits forbid every choice");
+            let _ = self.config.changed().await;
+            return;
+        };
+        self.planned.send_replace(Some(belief.planned()));
+        let interval = Duration::from_secs(config.plan.probe_interval_s);
+        let mut probed = Instant::now();
+        loop {
+            tokio::select! {
+                changed = self.config.changed() => match changed {
+                    Ok(()) => return,
+                    Err(_) => return,
+                },
+                () = self.seen.news() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let mut changed = self.seen.take().into_iter().fold(false, |c, e| belief.learn(e) | c);
+            if let Some((bytes, ms)) = self.seen.oldest() {
+                changed |= belief.estimate.overdue(Observation { bytes, ms });
+            }
+            let idle = self.seen.idle().is_none_or(|idle| idle >= interval);
+            if idle && probed.elapsed() >= interval {
+                probed = Instant::now();
+                changed |= self.probe(&mut belief, config.plan.probe_bytes).await;
+            }
+            if let Some(choice) = belief.reconsider(changed) {
+                let codec = choice.codec.as_deref().unwrap_or("-");
+                tracing::info!(split_point = choice.split, codec, "planned anew");
+                self.planned.send_replace(Some(belief.planned()));
+            }
+        }
+    }
+
+    /// Learns from a transfer of its own; whether that was a change.
+    async fn probe(&self, belief: &mut Belief, bytes: usize) -> bool {
+        let limit = Duration::from_millis(GONE_MS as u64);
+        // While nobody uses the link nothing is known of the load either.
+        belief.queue_ms *= 0.5;
+        match tokio::time::timeout(limit, self.cloud.probe(bytes, bytes)).await {
+            Ok(Ok((up, down))) => {
+                let bytes = bytes as u64;
+                belief.estimate.uplink(Observation { bytes, ms: up })
+                    | belief.estimate.downlink(Observation { bytes, ms: down })
+            }
+            _ => belief.gone(),
+        }
+    }
+}
+
+/// What a request is taken to be.
+fn request(config: &Config) -> Request {
+    let (batch, length) = (config.plan.batch, config.plan.length);
+    Request { batch, length, rounds: 15, training: false }
+}
+
+/// All that is believed, and the choice that follows from it.
+struct Belief {
+    grounds: Grounds,
+    estimate: Estimate,
+    limits: Limits,
+    /// How much slower the cloud's tail is than when it was measured.
+    tail_factor: f64,
+    queue_ms: f64,
+    steady: Steady,
+}
+
+impl Belief {
+    /// None if nothing is allowed.
+    fn new(config: &Config, grounds: Grounds, before: Option<&Planned>) -> Option<Self> {
+        let limits = grounds.limits(config);
+        let found = grounds.plan(config);
+        let best = found.best()?;
+        let hysteresis = config.plan.hysteresis;
+        // What was in force stays there unless something is better by the hysteresis.
+        let kept = before.and_then(|b| found.find(&b.choice)).filter(|own| own.forbidden.is_none());
+        let kept = kept.filter(|own| own.score * (1.0 - hysteresis) <= best.score);
+        let first = kept.unwrap_or(best).choice.clone();
+        let estimate = Estimate::new(grounds.network.clone());
+        let steady = Steady::new(first, hysteresis);
+        Some(Self { grounds, estimate, limits, tail_factor: 1.0, queue_ms: 0.0, steady })
+    }
+
+    /// Whether it was a change.
+    fn learn(&mut self, event: Event) -> bool {
+        match event {
+            Event::Failed => self.gone(),
+            Event::Answered(call) => self.answered(call),
+        }
+    }
+
+    fn answered(&mut self, call: Call) -> bool {
+        let usual = self.grounds.costs.tail_ms.get(call.split).copied().unwrap_or(0.0);
+        if usual > VISIBLE_MS {
+            self.tail_factor += GAIN * (call.tail_ms / usual - self.tail_factor);
+        }
+        self.queue_ms += GAIN * (call.queue_ms - self.queue_ms);
+        // What the host adds is not the link's.
+        let host = self.grounds.host.ms(call.uplink_bytes + call.downlink_bytes) / 2.0;
+        let seen = |bytes, ms: f64| Observation { bytes, ms: (ms - host).max(0.1 * ms) };
+        let up = self.estimate.uplink(seen(call.uplink_bytes, call.uplink_ms));
+        self.estimate.downlink(seen(call.downlink_bytes, call.downlink_ms)) | up
+    }
+
+    fn gone(&mut self) -> bool {
+        self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS })
+    }
+
+    fn plan(&self, network: &Network) -> crate::plan::Plan {
+        let mut costs = self.grounds.costs.clone();
+        costs.tail_ms.iter_mut().for_each(|ms| *ms *= self.tail_factor);
+        let limits = Limits { queue_ms: self.queue_ms, ..self.limits.clone() };
+        plan(&costs, network, self.grounds.host, &limits)
+    }
+
+    fn reconsider(&mut self, changed: bool) -> Option<Choice> {
+        let found = self.plan(&self.estimate.network());
+        self.steady.consider(&found, changed)
+    }
+
+    /// The choice, and those that links which may come would make the best.
+    fn planned(&self) -> Planned {
+        let choice = self.steady.current().clone();
+        let network = self.estimate.network();
+        let mut likely: Vec<Choice> = Vec::new();
+        for factor in SCENARIOS {
+            let found = self.plan(&network.at_rate(factor));
+            let best = found.best().map(|p| p.choice.clone());
+            likely.extend(best.filter(|b| *b != choice && !likely.contains(b)));
+        }
+        Planned { choice, likely }
+    }
+}
