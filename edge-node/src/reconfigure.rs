@@ -136,7 +136,12 @@ impl Reconfigurer {
             let (split, version) = (target.split, deployment.version());
             self.outlets.deployed.send_replace(Some(deployment));
             metrics::counter!("cleave_deployments_total").increment(1);
-            tracing::info!(split_point = split, codec = target.codec, weights = version, "deployed");
+            tracing::info!(
+                split_point = split,
+                codec = target.codec,
+                weights = version,
+                "deployed"
+            );
         }
         self.make_ready(target, likely);
         if asked == self.config {
@@ -152,7 +157,8 @@ impl Reconfigurer {
     fn targets(&self) -> Result<(Target, Vec<Target>), String> {
         let own = self.ready.deployer().target(&self.config)?;
         let planned = self.plans.borrow().clone();
-        let Some(Planned { choice, likely }) = planned.filter(|_| self.config.split_point.is_auto())
+        let Some(Planned { choice, likely }) =
+            planned.filter(|_| self.config.split_point.is_auto())
         else {
             return Ok((own, Vec::new()));
         };

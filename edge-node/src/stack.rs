@@ -83,7 +83,8 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
 
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(channel(&config, &link)?, &config.edge.cloud);
-    let pool = ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let pool =
+        ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
     let deployer = Deployer::new(&config, client.clone())?;
     let (deployed, current) = watch::channel(None);
     let seen = Arc::new(Seen::default());

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::{Call, Event, Seen};
 use crate::{
     cloud::CloudClient,
-    plan::{Choice, Estimate, Grounds, Limits, Network, Observation, Steady, grounds, plan},
+    plan::{Choice, Estimate, Grounds, Limits, Network, Observation, Plan, Steady, grounds, plan},
 };
 
 /// How often calls that are under way are looked at.
@@ -119,6 +119,12 @@ fn request(config: &Config) -> Request {
     Request { batch, length, rounds: 15, training: false }
 }
 
+/// All on the edge, if the limits allow it; a deadline is no reason not to have it at hand.
+fn found_whole(found: &Plan) -> Option<Choice> {
+    let whole = found.all.iter().find(|p| p.choice.codec.is_none())?;
+    whole.fits.then(|| whole.choice.clone())
+}
+
 /// All that is believed, and the choice that follows from it.
 struct Belief {
     grounds: Grounds,
@@ -171,7 +177,7 @@ impl Belief {
         self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS })
     }
 
-    fn plan(&self, network: &Network) -> crate::plan::Plan {
+    fn plan(&self, network: &Network) -> Plan {
         let mut costs = self.grounds.costs.clone();
         costs.tail_ms.iter_mut().for_each(|ms| *ms *= self.tail_factor);
         let limits = Limits { queue_ms: self.queue_ms, ..self.limits.clone() };
@@ -193,6 +199,9 @@ impl Belief {
             let best = found.best().map(|p| p.choice.clone());
             likely.extend(best.filter(|b| *b != choice && !likely.contains(b)));
         }
+        // Whatever happens to the link, the whole model here can answer, if it may be here.
+        let whole = found_whole(&self.plan(&network));
+        likely.extend(whole.filter(|w| *w != choice && !likely.contains(w)));
         Planned { choice, likely }
     }
 }

@@ -90,8 +90,7 @@ pub async fn train(config: &Config, options: &Options) -> Result<Trained, String
 /// The model's configuration, with how its bottleneck is trained: only the new layers learn, at FP32.
 fn configure(chosen: &Chosen, options: &Options) -> (Config, BottleneckSpec) {
     let mut config = chosen.config.clone();
-    let spec =
-        BottleneckSpec { width: options.width, stride: options.stride, seed: config.seed };
+    let spec = BottleneckSpec { width: options.width, stride: options.stride, seed: config.seed };
     config.split_point = SplitPoint::Fixed(options.at.unwrap_or(config.split()));
     config.codec = Default::default();
     let train = &mut config.train;

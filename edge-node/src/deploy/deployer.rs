@@ -180,8 +180,7 @@ impl Deployer {
     }
 
     async fn build(&self, target: &Target) -> Result<Segment, String> {
-        let (library, shelf, target) =
-            (self.library.clone(), self.shelf.clone(), target.clone());
+        let (library, shelf, target) = (self.library.clone(), self.shelf.clone(), target.clone());
         let built = self.pool.run_patiently(move || {
             let Target { split, weights, .. } = target;
             let refuse = |e| format!("{weights}: {e}");

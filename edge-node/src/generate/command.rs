@@ -36,7 +36,8 @@ pub struct Report {
 pub async fn generate(config: &Config, request: Generation) -> Result<Report, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
-    let pool = ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let pool =
+        ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
     let deployer = Deployer::new(config, client.clone())?;
     let deployment = deployer.deploy(deployer.target(config)?).await?;
     let split_point = deployment.target.split;

@@ -238,11 +238,16 @@ mod tests {
     #[test]
     fn what_is_no_model_is_refused() {
         let flow = |from, to| Flow { from: Some(from), to: vec![to], uplink_ms: 1.0 };
-        let graph = |flow| Graph { nodes: vec![node(1.0, 1.0); 2], tensors: vec![flow], round_trip_ms: 0.0 };
+        let graph = |flow| Graph {
+            nodes: vec![node(1.0, 1.0); 2],
+            tensors: vec![flow],
+            round_trip_ms: 0.0,
+        };
         assert!(graph(flow(0, 1)).check().is_ok());
         assert!(graph(flow(1, 0)).check().unwrap_err().contains("comes before"));
         assert!(graph(flow(0, 7)).check().unwrap_err().contains("no node 7"));
-        let bad = Graph { nodes: vec![node(f64::NAN, 1.0)], tensors: Vec::new(), round_trip_ms: 0.0 };
+        let bad =
+            Graph { nodes: vec![node(f64::NAN, 1.0)], tensors: Vec::new(), round_trip_ms: 0.0 };
         assert!(bad.check().is_err());
     }
 

@@ -60,7 +60,13 @@ pub struct Accuracy {
 
 impl Measured {
     /// Where measurements of this model on this device are kept, below the folder of runs.
-    pub fn path(runs: &Path, spec_hash: &str, device: &str, threads: usize, of: Request) -> PathBuf {
+    pub fn path(
+        runs: &Path,
+        spec_hash: &str,
+        device: &str,
+        threads: usize,
+        of: Request,
+    ) -> PathBuf {
         let kept = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let device: String = device.chars().map(kept).collect();
         let device = device.split('-').filter(|w| !w.is_empty()).collect::<Vec<_>>().join("-");

@@ -125,7 +125,10 @@ mod tests {
     #[test]
     fn a_curve_is_a_line_between_its_points() {
         let curve = Curve::through(vec![(1000.0, 20.0), (100.0, 10.0), (2000.0, 25.0)]);
-        assert_eq!([10, 100, 550, 1000, 1500, 4000].map(|b| curve.ms(b)), [10.0, 10.0, 15.0, 20.0, 22.5, 35.0]);
+        assert_eq!(
+            [10, 100, 550, 1000, 1500, 4000].map(|b| curve.ms(b)),
+            [10.0, 10.0, 15.0, 20.0, 22.5, 35.0]
+        );
         let line = Curve::line(5.0, 8e6);
         assert!((line.ms(1_000_000) - 1005.0).abs() < 1e-6);
     }

@@ -138,8 +138,9 @@ mod tests {
     fn row(split: usize, head_ms: f64, uplink_ms: f64, chosen: bool) -> Row {
         let timing = Timing { head_ms, uplink_ms, ..Timing::default() };
         let choice = Choice { split, codec: Some("int8".into()) };
-        let (bytes, energy_mj, cost, score, forbidden) = (9, 1.0, 0.0, 0.0, None);
-        let predicted = Predicted { choice, timing, bytes, energy_mj, cost, score, forbidden };
+        let (bytes, energy_mj, cost, score, fits, forbidden) = (9, 1.0, 0.0, 0.0, true, None);
+        let predicted =
+            Predicted { choice, timing, bytes, energy_mj, cost, score, fits, forbidden };
         Row::new(&predicted, "a<b", chosen)
     }
 

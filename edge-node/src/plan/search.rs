@@ -33,6 +33,8 @@ pub struct Predicted {
     pub cost: f64,
     /// What is minimised.
     pub score: f64,
+    /// Whether the edge may hold its head.
+    pub fits: bool,
     /// Which limit forbids it.
     pub forbidden: Option<String>,
 }
@@ -78,6 +80,7 @@ pub fn plan(costs: &Costs, network: &Network, host: HostCost, limits: &Limits) -
     }
     all.push(on_the_edge(costs, limits));
     for predicted in &mut all {
+        predicted.fits = fits(predicted.choice.split, costs, limits);
         predicted.score = score(predicted, limits.config.minimise);
         predicted.forbidden = forbidden(predicted, costs, limits);
     }
@@ -110,7 +113,16 @@ fn across(
         + radio_mj(limits.config.energy, &timing, up, down);
     let CloudPrice { price_per_hour } = limits.config.cloud;
     let cost = price_per_hour * 1e6 * (costs.tail_ms[split] + crossing.decode_ms) / 3.6e6;
-    Predicted { choice, timing, bytes: up, energy_mj, cost, score: 0.0, forbidden: None }
+    Predicted {
+        choice,
+        timing,
+        bytes: up,
+        energy_mj,
+        cost,
+        score: 0.0,
+        fits: true,
+        forbidden: None,
+    }
 }
 
 fn on_the_edge(costs: &Costs, limits: &Limits) -> Predicted {
@@ -123,8 +135,13 @@ fn on_the_edge(costs: &Costs, limits: &Limits) -> Predicted {
         energy_mj: compute_mj(costs, split, limits.config.energy),
         cost: 0.0,
         score: 0.0,
+        fits: true,
         forbidden: None,
     }
+}
+
+fn fits(split: usize, costs: &Costs, limits: &Limits) -> bool {
+    limits.config.edge_memory_bytes.is_none_or(|most| costs.head_bytes[split] <= most)
 }
 
 fn compute_mj(costs: &Costs, split: usize, energy: Energy) -> f64 {
@@ -152,9 +169,11 @@ fn forbidden(predicted: &Predicted, costs: &Costs, limits: &Limits) -> Option<St
     let Choice { split, codec } = &predicted.choice;
     let latency = predicted.latency_ms();
     if *split < min_split_point {
-        return Some(format!("split point {split} is below plan.min_split_point {min_split_point}"));
+        return Some(format!(
+            "split point {split} is below plan.min_split_point {min_split_point}"
+        ));
     }
-    if let Some(most) = edge_memory_bytes.filter(|&most| costs.head_bytes[*split] > most) {
+    if let Some(most) = edge_memory_bytes.filter(|_| !predicted.fits) {
         let bytes = costs.head_bytes[*split];
         return Some(format!("{bytes} bytes of weights, plan.edge_memory_bytes is {most}"));
     }

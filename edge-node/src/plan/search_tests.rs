@@ -63,7 +63,8 @@ fn limits_forbid_and_say_why() {
 #[test]
 fn an_accuracy_floor_takes_only_what_was_measured() {
     let config = PlanConfig { accuracy_floor: Some(0.95), ..PlanConfig::default() };
-    let known = |split_point, codec: &str, share| Accuracy { split_point, codec: codec.into(), share };
+    let known =
+        |split_point, codec: &str, share| Accuracy { split_point, codec: codec.into(), share };
     let accuracy = vec![known(0, "f32", 0.97), known(0, "int8", 0.90), known(2, "int8", 0.96)];
     let limits = Limits { config, queue_ms: 0.0, accuracy };
     let found = plan(&costs(), &network(500.0), HostCost::default(), &limits);

@@ -72,7 +72,8 @@ mod tests {
             head_bytes: vec![0; 2],
             output_bytes: 4,
         };
-        let network = Network { up: Curve::line(5.0, mbps * 1e6), down: Curve::line(5.0, mbps * 1e6) };
+        let network =
+            Network { up: Curve::line(5.0, mbps * 1e6), down: Curve::line(5.0, mbps * 1e6) };
         let limits = Limits { config: PlanConfig::default(), queue_ms: 0.0, accuracy: Vec::new() };
         plan(&costs, &network, HostCost::default(), &limits)
     }

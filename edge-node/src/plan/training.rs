@@ -39,7 +39,8 @@ pub fn plan_step(measured: &Measured, network: &Network) -> Vec<StepPlan> {
     for split in 1..stages {
         for codec in measured.edge.cuts.get(split).into_iter().flatten() {
             for &micro_batches in MICRO_BATCHES.iter().filter(|&&n| n as usize <= measured.batch) {
-                let Some(parts) = parts(measured, network, split, &codec.codec, micro_batches) else {
+                let Some(parts) = parts(measured, network, split, &codec.codec, micro_batches)
+                else {
                     continue;
                 };
                 let step_ms = step(parts, micro_batches as usize) + commit(measured.host, network);
@@ -81,7 +82,10 @@ fn parts(
 /// How long a transfer occupies a direction, and how much later it arrives.
 fn transfer(curve: &super::Curve, bytes: u64, host: HostCost) -> (f64, f64) {
     let delay = curve.delay_ms();
-    ((curve.ms(bytes) - delay).max(0.0) + host.ms_per_megabyte * bytes as f64 / 1e6, delay + host.call_ms)
+    (
+        (curve.ms(bytes) - delay).max(0.0) + host.ms_per_megabyte * bytes as f64 / 1e6,
+        delay + host.call_ms,
+    )
 }
 
 /// The commit's message and its answer.

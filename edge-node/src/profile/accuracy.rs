@@ -52,7 +52,8 @@ fn through_all(
 ) -> Result<Vec<Accuracy>, String> {
     let data = config.data.open().map_err(|e| e.to_string())?;
     let split = data.split(config.seed);
-    let feed = Feed::new(&config.model, config.train.loss, data).map_err(|e| format!("data: {e}"))?;
+    let feed =
+        Feed::new(&config.model, config.train.loss, data).map_err(|e| format!("data: {e}"))?;
     if !matches!(feed.dataset().target(), Target::Classes { .. }) {
         return Err("--accuracy counts right classes, which these data have not".into());
     }
@@ -72,7 +73,8 @@ fn through_all(
         for (place, stage) in stages.iter().enumerate() {
             for (codec, right) in codecs.iter().zip(&mut right[place]) {
                 let tail = &stages[place..];
-                let output = tail_of(&activation, codec.as_ref(), tail).map_err(|e| e.to_string())?;
+                let output =
+                    tail_of(&activation, codec.as_ref(), tail).map_err(|e| e.to_string())?;
                 *right += count(&output, &labels)?;
             }
             activation = stage.infer(&activation).map_err(|e| e.to_string())?;

@@ -14,7 +14,8 @@ pub fn render(measured: &Measured) -> String {
         edge.device, cloud.device
     );
     let widest = edge.stages.iter().map(|s| s.name.len()).max().unwrap_or(0).max(5);
-    let _ = writeln!(text, "  {:<widest$}  {:>28}  {:>28}", "stage", "edge forward", "cloud forward");
+    let _ =
+        writeln!(text, "  {:<widest$}  {:>28}  {:>28}", "stage", "edge forward", "cloud forward");
     for (own, there) in edge.stages.iter().zip(&cloud.stages) {
         let _ = writeln!(
             text,

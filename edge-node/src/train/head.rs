@@ -78,8 +78,9 @@ pub enum Purpose {
 
 impl Head {
     pub fn new(config: &Config, dir: &RunDir) -> Result<Self, String> {
-        let library = Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library =
+            Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
+                .map_err(|e| format!("weights.file: {e}"))?;
         let half = TrainingRun {
             id: dir.id.clone(),
             start: dir.start.clone().unwrap_or_else(|| library.initial(config.seed)),

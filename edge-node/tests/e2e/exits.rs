@@ -144,10 +144,8 @@ async fn samples_leave_one_by_one(nodes: &Nodes, share: f64) {
         assert_eq!(differ, *name != "none", "{name}");
     }
     let metrics = http(nodes, "GET /metrics", "").await;
-    let counted = format!(
-        "cleave_exit_samples_total{{exit=\"none\",offline=\"false\"}} {}",
-        360 - left
-    );
+    let counted =
+        format!("cleave_exit_samples_total{{exit=\"none\",offline=\"false\"}} {}", 360 - left);
     assert!(metrics.contains(&counted), "{counted}: {metrics}");
 }
 

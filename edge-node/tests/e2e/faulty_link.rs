@@ -182,6 +182,20 @@ impl SplitService for FaultyLink {
         not_here()
     }
 
+    async fn profile(
+        &self,
+        _: Request<v1::ProfileRequest>,
+    ) -> Result<Response<v1::ProfileReply>, Status> {
+        not_here()
+    }
+
+    async fn probe(
+        &self,
+        _: Request<v1::ProbeRequest>,
+    ) -> Result<Response<v1::ProbeReply>, Status> {
+        not_here()
+    }
+
     type InferChunkedStream = Replies<v1::InferReplyPart>;
 
     async fn infer_chunked(

@@ -123,7 +123,7 @@ async fn generator(nodes: &Nodes) -> SplitGenerator {
     let link = Link::new(config.link_profile(), 1);
     let client = CloudClient::new(stack::channel(&config, &link).unwrap(), &config.edge.cloud);
     let pool = ComputePool::new(1, 16);
-    let deployer = Deployer::new(&config, pool.clone(), client.clone()).unwrap();
+    let deployer = Deployer::new(&config, client.clone()).unwrap();
     let target = deployer.target(&config).unwrap();
     let deployment = deployer.deploy(target).await.unwrap();
     let (_, current) = tokio::sync::watch::channel(Some(Arc::new(deployment)));

@@ -19,6 +19,7 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod optimisation;
+mod planning;
 mod privacy;
 mod reconfigure;
 mod steps;

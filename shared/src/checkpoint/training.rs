@@ -9,8 +9,8 @@ use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
     codec::LeftOut,
     model::{
-        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights, Segment,
-        Side, StageState, Weights,
+        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights,
+        Segment, Side, StageState, Weights,
     },
     session::TrainingSpec,
     wire::NamedTensors,

@@ -183,7 +183,8 @@ impl PlanConfig {
                 refuse("probe_bytes", text)
             }
             _ if !(1..=86_400).contains(&self.probe_interval_s) => {
-                let text = format!("{} is out of range; allowed: 1 to 86400", self.probe_interval_s);
+                let text =
+                    format!("{} is out of range; allowed: 1 to 86400", self.probe_interval_s);
                 refuse("probe_interval_s", text)
             }
             _ => Ok(()),

@@ -239,7 +239,9 @@ impl Segment {
 }
 
 /// The stages of a segment that learns.
-pub(super) fn own(stages: &mut [Arc<dyn Stage>]) -> impl Iterator<Item = &mut (dyn Stage + 'static)> {
+pub(super) fn own(
+    stages: &mut [Arc<dyn Stage>],
+) -> impl Iterator<Item = &mut (dyn Stage + 'static)> {
     stages.iter_mut().map(|s| Arc::get_mut(s).expect("a stage that learns is not shared"))
 }
 

@@ -44,7 +44,7 @@ fn tensor(port: &Port, batch: usize, length: usize) -> HostTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Segment, SeededWeights};
+    use crate::model::{SeededWeights, Segment};
 
     #[test]
     fn every_small_model_takes_its_sample() {

@@ -122,10 +122,7 @@ fn gradient_of(output: &NamedTensors) -> NamedTensors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        codec,
-        model::SeededWeights,
-    };
+    use crate::{codec, model::SeededWeights};
 
     #[test]
     fn every_stage_has_its_times() {
