@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cleave_shared::{
-    codec::Codec,
+    codec::SharedCodec,
     compute::ComputePool,
     config::Config,
     generate::{GenerateError, Lease, Limits, Sampler, Sequence, SessionError, SessionTable, Tail},
@@ -42,7 +42,6 @@ pub struct Generation {
     handshake: Arc<Handshake>,
     tails: Arc<Tails>,
     pool: ComputePool,
-    codec: &'static dyn Codec,
     sessions: SessionTable,
     idle: Duration,
     /// Largest activation, bytes.
@@ -60,7 +59,6 @@ impl Generation {
             handshake: inference.handshake.clone(),
             tails: inference.tails.clone(),
             pool: inference.pool.clone(),
-            codec: inference.codec,
             sessions: SessionTable::new(limits, "cloud"),
             idle,
             limit: cloud.max_activation_bytes,
@@ -79,7 +77,8 @@ impl Generation {
             let text = "the first message of a generation stream is not `open`";
             return Err(Status::invalid_argument(text));
         };
-        let cut = self.handshake.check(open.agreement.as_ref())?;
+        let agreed = self.handshake.check(open.agreement.as_ref())?;
+        let cut = agreed.cut;
         let (most, sampler) = self.checked(&cut, &open)?;
         let reserve = self.spec.cache_bytes(cut.split..self.spec.stage_count(), most);
         let lease = self.sessions.open(&open.session, reserve).map_err(session_status)?;
@@ -91,7 +90,7 @@ impl Generation {
             tail: Some(Tail::new(Sequence::new(tail, most), sampler)),
             lease,
             pool: self.pool.clone(),
-            codec: self.codec,
+            codec: agreed.activation_codec,
             limit: self.limit,
             requests,
             replies,
@@ -134,7 +133,7 @@ struct Session {
     tail: Option<Tail>,
     lease: Lease,
     pool: ComputePool,
-    codec: &'static dyn Codec,
+    codec: SharedCodec,
     limit: usize,
     requests: Streaming<v1::GenerateRequest>,
     replies: mpsc::Sender<Result<v1::GenerateReply, Status>>,
@@ -190,9 +189,9 @@ impl Session {
 
     async fn answer(&mut self, step: v1::GenerateStep) -> Result<v1::GenerateReply, Status> {
         let mut tail = self.tail.take().ok_or_else(|| Status::internal("the tail is gone"))?;
-        let codec = self.codec;
+        let codec = self.codec.clone();
         let job = move || {
-            let activation = wire::decode(step.activation, codec)?;
+            let activation = wire::decode(step.activation, codec.as_ref())?;
             let begin = std::time::Instant::now();
             let choice = tail.next(&activation).map_err(generate_status)?;
             let reply = v1::GenerateReply {

@@ -1,17 +1,24 @@
 //! Whether an edge's half and ours are halves of one model.
 
+use std::sync::Arc;
+
 use cleave_shared::{
-    checkpoint::WeightsId,
+    checkpoint::{RunStore, WeightsId},
+    codec::{Codecs, LearnedName, SharedCodec},
     config::Config,
     model::ModelSpec,
     wire::{differences, v1::Agreement},
 };
 use tonic::Status;
 
+use crate::bottlenecks::Bottlenecks;
+
 /// What the cloud insists on.
 pub struct Handshake {
     own: Agreement,
     spec: ModelSpec,
+    codecs: Codecs,
+    bottlenecks: Bottlenecks,
 }
 
 /// Which tail an edge asks for: stages `split..` of these weights.
@@ -21,15 +28,26 @@ pub struct Cut {
     pub weights: WeightsId,
 }
 
+/// What an edge chose.
+#[derive(Clone)]
+pub struct Agreed {
+    pub cut: Cut,
+    pub activation_codec: SharedCodec,
+    pub gradient_codec: SharedCodec,
+}
+
 impl Handshake {
-    pub fn new(config: &Config) -> Self {
+    /// `store`: this node's runs, where bottlenecks are.
+    pub fn new(config: &Config, store: Arc<RunStore>) -> Self {
         let own = config.agreement(config.split_point, "");
-        Self { own, spec: config.model.clone() }
+        let codecs = Codecs::new(&config.codec.allowed);
+        let bottlenecks = Bottlenecks::new(config, store);
+        Self { own, spec: config.model.clone(), codecs, bottlenecks }
     }
 
     /// FAILED_PRECONDITION names everything that differs. The split point is the edge's to choose,
-    /// as long as the model has it.
-    pub fn check(&self, edge: Option<&Agreement>) -> Result<Cut, Status> {
+    /// as long as the model has it, and so are codecs that are allowed here.
+    pub fn check(&self, edge: Option<&Agreement>) -> Result<Agreed, Status> {
         let edge = edge.ok_or_else(|| Status::invalid_argument("the message has no agreement"))?;
         let mut lines = differences(edge, &self.own);
         let split = edge.split_point as usize;
@@ -37,12 +55,30 @@ impl Handshake {
         if split > stages {
             lines.push(format!("split point: edge has {split}, the model allows 0 to {stages}"));
         }
+        let mut codec = |what: &str, name: &str| {
+            let codec = self.codecs.get(name);
+            codec.map_err(|e| lines.push(format!("{what} codec: {e}"))).ok()
+        };
+        let gradient_codec = codec("gradient", &edge.gradient_codec);
+        let activation_codec = match LearnedName::is_meant(&edge.activation_codec) {
+            false => codec("activation", &edge.activation_codec),
+            true => {
+                let learned = self.bottlenecks.get(edge);
+                learned.map_err(|e| lines.push(format!("activation codec: {e}"))).ok()
+            }
+        };
         if !lines.is_empty() {
             let lines = lines.join("; ");
             return Err(Status::failed_precondition(format!("edge and cloud differ: {lines}")));
         }
         let weights = edge.weights.parse().map_err(|e| Status::invalid_argument(format!("{e}")))?;
-        Ok(Cut { split, weights })
+        let cut = Cut { split, weights };
+        match (activation_codec, gradient_codec) {
+            (Some(activation_codec), Some(gradient_codec)) => {
+                Ok(Agreed { cut, activation_codec, gradient_codec })
+            }
+            _ => Err(Status::internal("a codec is neither known nor refused")),
+        }
     }
 }
 
@@ -52,35 +88,66 @@ mod tests {
 
     use super::*;
 
+    /// Nothing is in it.
+    fn store() -> Arc<RunStore> {
+        Arc::new(RunStore::new("no-runs"))
+    }
+
     #[test]
     fn everything_that_differs_is_named() {
-        let handshake = Handshake::new(&Config::default());
+        let handshake = Handshake::new(&Config::default(), store());
         let good = Agreement { weights: "seed:7".into(), ..handshake.own.clone() };
-        let cut = handshake.check(Some(&good)).unwrap();
-        assert_eq!(cut, Cut { split: 4, weights: WeightsId::Seed(7) });
+        let agreed = handshake.check(Some(&good)).unwrap();
+        assert_eq!(agreed.cut, Cut { split: 4, weights: WeightsId::Seed(7) });
 
         let bad = Agreement {
             protocol_version: 9,
             spec_hash: "0".into(),
             spec: "{}".into(),
             split_point: 99,
-            activation_codec: "f16".into(),
+            activation_codec: "f13".into(),
             weight_format: "int4".into(),
             ..good.clone()
         };
-        let status = handshake.check(Some(&bad)).unwrap_err();
+        let status = handshake.check(Some(&bad)).err().unwrap();
         assert_eq!(status.code(), Code::FailedPrecondition);
         for part in [
-            "protocol version: edge has 9, cloud has 2",
+            "protocol version: edge has 9, cloud has 3",
             "model spec: edge has {}, cloud has {\"family\":\"lenet\"",
-            "activation codec: edge has f16, cloud has f32",
+            "activation codec: \"f13\" is unknown; allowed: f32, f16,",
             "quantize.weights: edge has int4, cloud has none",
             "split point: edge has 99, the model allows 0 to 6",
         ] {
             assert!(status.message().contains(part), "{part}: {}", status.message());
         }
         let nameless = Agreement { weights: "latest".into(), ..good };
-        assert_eq!(handshake.check(Some(&nameless)).unwrap_err().code(), Code::InvalidArgument);
-        assert_eq!(handshake.check(None).unwrap_err().code(), Code::InvalidArgument);
+        let refused = |edge| handshake.check(edge).err().unwrap().code();
+        assert_eq!(refused(Some(&nameless)), Code::InvalidArgument);
+        assert_eq!(refused(None), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn codecs_are_the_edges_choice_among_those_allowed() {
+        let mut config = Config::default();
+        config.codec.allowed = vec!["f32".into(), "topk".into()];
+        let handshake = Handshake::new(&config, store());
+        let asked = |activation: &str, gradient: &str| {
+            handshake.check(Some(&Agreement {
+                activation_codec: activation.into(),
+                gradient_codec: gradient.into(),
+                weights: "seed:7".into(),
+                ..handshake.own.clone()
+            }))
+        };
+        let agreed = asked("topk:0.1", "f32").unwrap();
+        assert_eq!(agreed.activation_codec.name(), "topk:0.1");
+        assert_eq!(agreed.gradient_codec.name(), "f32");
+        let status = asked("f32", "int8").err().unwrap();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(
+            status.message(),
+            "edge and cloud differ: gradient codec: \"int8\" is not allowed; allowed: f32, topk \
+             (codec.allowed)"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
-    codec::Codec,
+    codec::F32,
     compute::ComputePool,
     wire::{self, v1},
 };
@@ -21,7 +21,6 @@ pub struct Inference {
     pub handshake: Arc<Handshake>,
     pub tails: Arc<Tails>,
     pub pool: ComputePool,
-    pub codec: &'static dyn Codec,
     pub clock: Arc<Clock>,
 }
 
@@ -32,20 +31,21 @@ impl Inference {
         request: v1::InferRequest,
         received_ns: u64,
     ) -> Result<v1::InferReply, Status> {
-        let cut = self.handshake.check(request.agreement.as_ref())?;
-        let tail = self.tails.get(&cut, &self.pool).await?;
-        let codec = self.codec;
+        let agreed = self.handshake.check(request.agreement.as_ref())?;
+        let tail = self.tails.get(&agreed.cut, &self.pool).await?;
+        let codec = agreed.activation_codec;
         let queued = Instant::now();
         let job = move || {
             let queue_ms = ms_since(queued);
             let begin = Instant::now();
-            let activation = wire::decode(request.activation, codec)?;
+            let activation = wire::decode(request.activation, codec.as_ref())?;
             let decode_ms = ms_since(begin);
             let begin = Instant::now();
             let output = tail.infer(&activation).map_err(model_status)?;
             let tail_ms = ms_since(begin);
             let begin = Instant::now();
-            let output = wire::encode(output, codec);
+            // What the model says is exact, whatever it was told.
+            let output = wire::encode(output, &F32);
             let encode_ms = ms_since(begin);
             Ok(v1::InferReply {
                 output,

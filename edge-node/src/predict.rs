@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
+    codec::F32,
     compute::{ComputeError, ComputePool},
     config::Config,
     model::ModelError,
@@ -95,9 +96,8 @@ impl SplitPredictor {
         output_bytes: usize,
         timing: &mut Timing,
     ) -> Result<NamedTensors, InferError> {
-        let codec = self.config.activation_codec();
         let begin = Instant::now();
-        let activation = wire::encode(activation, codec);
+        let activation = wire::encode(activation, deployed.codec.as_ref());
         timing.encode_ms = ms_since(begin);
         let agreement = deployed.agreement.clone();
         let call = InferCall { agreement, activation, output_bytes };
@@ -109,7 +109,7 @@ impl SplitPredictor {
         timing.tail_ms = reply.tail_ms + reply.queue_ms;
         timing.downlink_ms = downlink_ms;
         let begin = Instant::now();
-        let output = wire::decode(reply.output, codec)
+        let output = wire::decode(reply.output, &F32)
             .map_err(|e| InferError::Internal(format!("the cloud's answer: {e}")))?;
         timing.encode_ms += reply.encode_ms;
         timing.decode_ms = ms_since(begin) + reply.decode_ms;

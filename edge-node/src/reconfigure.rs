@@ -8,7 +8,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -90,6 +90,7 @@ impl Reconfigurer {
         let asked = self.args.load().map_err(|e| e.to_string())?;
         let in_force = Config {
             split_point: asked.split_point,
+            codec: asked.codec.clone(),
             link: asked.link.clone(),
             // Not this process's business: what training and the cloud node read.
             train: asked.train.clone(),
@@ -107,13 +108,20 @@ impl Reconfigurer {
         if self.deployed.borrow().as_ref().is_none_or(|d| d.target != target) {
             let deployment = self.deployer.deploy(target).await?;
             let (split, version) = (deployment.target.split, deployment.version());
+            let codec = deployment.target.codec.clone();
             self.deployed.send_replace(Some(Arc::new(deployment)));
-            tracing::info!(split_point = split, weights = version, "deployed");
+            tracing::info!(split_point = split, weights = version, codec, "deployed");
+        }
+        let deployed = self.deployed.borrow().clone();
+        if let Some(deployed) = deployed.filter(|d| !d.bound.load(Ordering::Relaxed)) {
+            self.deployer.agree(&deployed).await?;
+            tracing::info!("the cloud has agreed");
         }
         if asked == self.config {
             return Ok(());
         }
-        Err("a key other than split_point and link was changed: restart the node for it".into())
+        Err("a key other than split_point, codec and link was changed: restart the node for it"
+            .into())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
-    codec::Codec,
+    codec::{F32, SharedCodec},
     compute::ComputePool,
     config::Config,
     link::Link,
@@ -30,7 +30,7 @@ pub struct SplitModel {
     pool: ComputePool,
     cloud: CloudClient,
     agreement: Agreement,
-    codec: &'static dyn Codec,
+    codec: SharedCodec,
     /// Whether the head is all of it.
     whole: bool,
     /// Bytes of the output of one sample.
@@ -74,12 +74,12 @@ impl SplitModel {
             false => {
                 let call = InferCall {
                     agreement: self.agreement.clone(),
-                    activation: wire::encode(activation, self.codec),
+                    activation: wire::encode(activation, self.codec.as_ref()),
                     output_bytes: samples * self.output,
                 };
                 let answer = self.cloud.infer(call).await;
                 let answer = answer.map_err(|s| explain(self.cloud.address(), &s))?;
-                wire::decode(answer.reply.output, self.codec)
+                wire::decode(answer.reply.output, &F32)
                     .map_err(|e| format!("the cloud's answer: {e}"))?
             }
         };

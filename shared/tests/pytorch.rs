@@ -155,7 +155,7 @@ fn train(case: &Case) -> Tensors {
 /// What arrives of it.
 fn over_the_link(tensors: NamedTensors, codec: &str) -> NamedTensors {
     let codec = codec::by_name(codec).unwrap();
-    wire::decode(wire::encode(tensors, codec), codec).unwrap()
+    wire::decode(wire::encode(tensors, codec.as_ref()), codec.as_ref()).unwrap()
 }
 
 /// Micro-batches of a batch of images, each with its share of the samples.

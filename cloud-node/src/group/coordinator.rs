@@ -13,6 +13,7 @@ use std::{
 
 use cleave_shared::{
     checkpoint::{self, LibraryError, TrainingRun},
+    codec::{self, SharedCodec},
     model::{Segment, StageState},
     session::{Average, AverageError, Finish, GroupSpec, Round},
     wire::{
@@ -35,6 +36,7 @@ pub struct Coordinator {
     pub(super) shared: Arc<Shared>,
     pub(super) run: TrainingRun,
     pub(super) split: usize,
+    pub(super) gradient_codec: SharedCodec,
     pub(super) spec: Arc<GroupSpec>,
     pub(super) strategy: Arc<dyn Strategy>,
     /// Rounds finished, and to finish.
@@ -111,8 +113,8 @@ impl Coordinator {
     /// The group as it was after `round`; reads from disk.
     pub fn open(
         shared: Arc<Shared>,
-        run: TrainingRun,
-        split: usize,
+        (run, split): (TrainingRun, usize),
+        gradient_codec: SharedCodec,
         spec: GroupSpec,
         rounds: u64,
         round: u64,
@@ -126,6 +128,7 @@ impl Coordinator {
             shared,
             run,
             split,
+            gradient_codec,
             spec: Arc::new(spec),
             strategy: strategy.into(),
             done: round,
@@ -463,8 +466,14 @@ impl Coordinator {
         let Phase::Round(active) = &mut self.phase else { return };
         let Some(turn) = active.turns.get_mut(&edge) else { return };
         (turn.busy, turn.owes_gradient) = (false, self.strategy.heads() == Heads::Equal);
-        let gradient = wire::encode(gradient, self.shared.gradient_codec);
         let (round, step) = (active.round.number(), turn.step);
+        // By chance, and nothing is kept: a turn that is repeated is answered with the same bytes.
+        let place = [round, step, edge as u64];
+        let encode = |name: &str, tensor| {
+            let seed = codec::seed(name, &place);
+            self.gradient_codec.encode_seeded(tensor, seed)
+        };
+        let gradient = wire::encode_with(gradient, encode);
         if self.strategy.pace() == Pace::InStep {
             active.round.clock(edge, Some(Instant::now()));
         }

@@ -28,7 +28,7 @@ use std::{
 
 use cleave_shared::{
     checkpoint::{Library, TrainingRun, check_run_id},
-    codec::Codec,
+    codec::SharedCodec,
     compute::ComputePool,
     config::Config,
     model::{ModelSpec, Side},
@@ -59,8 +59,6 @@ pub struct Groups {
 /// What all groups share.
 struct Shared {
     spec: ModelSpec,
-    activation_codec: &'static dyn Codec,
-    gradient_codec: &'static dyn Codec,
     handshake: Arc<Handshake>,
     library: Arc<Library>,
     pool: ComputePool,
@@ -77,6 +75,7 @@ struct Shared {
 #[derive(Clone)]
 struct Group {
     events: mpsc::UnboundedSender<Event>,
+    activation_codec: SharedCodec,
     file: RunFile,
     rounds: u64,
 }
@@ -91,8 +90,6 @@ impl Groups {
     ) -> Self {
         let shared = Shared {
             spec: config.model.clone(),
-            activation_codec: config.activation_codec(),
-            gradient_codec: config.gradient_codec(),
             handshake,
             library,
             pool,
@@ -111,7 +108,9 @@ impl Shared {
     /// The group that an edge joins; opened, from its newest checkpoint if it has one, by the first.
     async fn group(self: &Arc<Self>, join: &v1::GroupJoin) -> Result<Group, Status> {
         check_run_id(&join.run).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let cut = self.handshake.check(join.agreement.as_ref())?;
+        let agreed = self.handshake.check(join.agreement.as_ref())?;
+        let (cut, activation_codec) = (agreed.cut, agreed.activation_codec);
+        let gradient_codec = agreed.gradient_codec;
         if cut.split == 0 || cut.split == self.spec.stage_count() {
             let text = "a group needs stages on both sides: set another split_point";
             return Err(Status::invalid_argument(text));
@@ -124,6 +123,8 @@ impl Shared {
             last_split: None,
             weights: agreement.weights,
             training: spec.canonical(),
+            activation_codec: activation_codec.name().into(),
+            gradient_codec: gradient_codec.name().into(),
         };
         let _opening = self.opening.lock().await;
         let known = self.groups().get(&join.run).filter(|g| !g.events.is_closed()).cloned();
@@ -150,14 +151,16 @@ impl Shared {
             range: 0..self.spec.stage_count(),
         };
         let (events, incoming) = mpsc::unbounded_channel();
-        let group = Group { events: events.clone(), file: file.clone(), rounds: join.rounds };
-        let (shared, rounds) = (self.clone(), join.rounds);
+        let (file_of_group, rounds) = (file.clone(), join.rounds);
+        let group = Group { events: events.clone(), activation_codec, file: file_of_group, rounds };
+        let shared = self.clone();
         let coordinator = blocking(move || {
             let (store, id) = (run.library.store().clone(), run.id.clone());
             file.claim(&store, &id)?;
             let round = store.steps(&id).last().copied().unwrap_or(0);
             tracing::info!(run = id, round, "group opened");
-            let opened = Coordinator::open(shared, run, cut.split, spec, rounds, round);
+            let half = (run, cut.split);
+            let opened = Coordinator::open(shared, half, gradient_codec, spec, rounds, round);
             opened.map_err(library_status)
         })
         .await?;
@@ -190,7 +193,8 @@ impl v1::group_service_server::GroupService for Groups {
         };
         let group = self.shared.group(&join).await?;
         let (replies, outgoing) = mpsc::channel(REPLIES);
-        stream::start(self.shared.clone(), group.events, join, requests, replies)?;
+        let (events, codec) = (group.events, group.activation_codec);
+        stream::start(self.shared.clone(), events, codec, join, requests, replies)?;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use cleave_shared::{
     checkpoint,
-    codec::F32,
+    codec::{F32, LeftOut},
     model::{Segment, StageState},
     session::{Average, Round},
     wire::{
@@ -286,7 +286,7 @@ impl Coordinator {
         let states: Vec<StageState> = self.head.iter().cloned().chain(tail).collect();
         let (run, round, keep) = (self.run.clone(), self.done, self.shared.keep_checkpoints);
         blocking(move || {
-            run.write(round, &states).map_err(store_status)?;
+            run.write(round, states, LeftOut::new()).map_err(store_status)?;
             // No other node holds any of them.
             let store = run.library.store();
             store.retain(&run.id, keep, &store.steps(&run.id)).map_err(store_status)

@@ -8,7 +8,7 @@ use std::sync::{
 
 use cleave_shared::{
     checkpoint,
-    codec::F32,
+    codec::{F32, SharedCodec},
     model::StageState,
     wire::{
         self, NamedTensors,
@@ -61,6 +61,7 @@ impl Member {
 pub fn start(
     shared: Arc<Shared>,
     events: mpsc::UnboundedSender<Event>,
+    codec: SharedCodec,
     join: v1::GroupJoin,
     requests: Streaming<v1::GroupRequest>,
     outgoing: mpsc::Sender<Result<v1::GroupReply, Status>>,
@@ -75,7 +76,7 @@ pub fn start(
     events.send(Event::Joined(member)).map_err(|_| closing())?;
     tokio::spawn(send_all(waiting, outgoing));
     tokio::spawn(async move {
-        let listener = Listener { shared, events, edge, stream, head_stages, requests };
+        let listener = Listener { shared, events, codec, edge, stream, head_stages, requests };
         if let Err(status) = listener.run().await {
             tracing::info!(edge, %status, "an edge's stream failed");
             let _ = replies.send(Err(status));
@@ -108,6 +109,8 @@ async fn send_all(
 struct Listener {
     shared: Arc<Shared>,
     events: mpsc::UnboundedSender<Event>,
+    /// Of activations.
+    codec: SharedCodec,
     edge: usize,
     stream: u64,
     head_stages: Vec<String>,
@@ -162,8 +165,7 @@ impl Listener {
         activation: Vec<v1::Tensor>,
         labels: Option<v1::Tensor>,
     ) -> Result<EdgeBatch, Status> {
-        let codec = self.shared.activation_codec;
-        let (_, labels) = wire::labels(labels, codec)?;
-        Ok(EdgeBatch { edge: self.edge, activation: wire::decode(activation, codec)?, labels })
+        let (edge, labels) = (self.edge, wire::labels(labels)?);
+        Ok(EdgeBatch { edge, activation: wire::decode(activation, self.codec.as_ref())?, labels })
     }
 }

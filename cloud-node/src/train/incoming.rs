@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    codec::Codec,
+    codec::SharedCodec,
     tensor::HostTensor,
     wire::{
         self, Frames, NamedTensors,
@@ -56,16 +56,23 @@ pub struct MicroBatch {
 
 type Requests = Frames<Streaming<v1::TrainRequest>>;
 
+/// How what the edge sends is encoded.
+pub struct Codecs {
+    pub activation: SharedCodec,
+    pub gradient: SharedCodec,
+}
+
 /// Reads until the stream ends; the receiver gets an error, if there is one, as the last thing.
 pub fn read_ahead(
     mut requests: Requests,
+    codecs: Codecs,
     shared: Arc<Shared>,
 ) -> mpsc::Receiver<Result<Request, Status>> {
     let (outgoing, incoming) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         loop {
             let request = tokio::select! {
-                request = next(&mut requests, &shared) => request,
+                request = next(&mut requests, &codecs, &shared) => request,
                 () = outgoing.closed() => return,
             };
             let Some(request) = request.transpose() else { return };
@@ -78,9 +85,13 @@ pub fn read_ahead(
     incoming
 }
 
-async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request>, Status> {
+async fn next(
+    requests: &mut Requests,
+    codecs: &Codecs,
+    shared: &Shared,
+) -> Result<Option<Request>, Status> {
     let Some(request) = requests.next().await.transpose()? else { return Ok(None) };
-    let (codec, limit) = (shared.activation_codec, shared.limit);
+    let (codec, limit) = (codecs.activation.as_ref(), shared.limit);
     let request = match request.kind {
         Some(Kind::Prepare(micro)) => {
             let micro = wire::receive(micro, limit, requests).await?;
@@ -90,7 +101,7 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
                 return Err(Status::invalid_argument(format!("share {share} is not in 0..=1")));
             }
             let (index, count) = (micro.micro_batch, micro.micro_batches);
-            let labels = labels(micro.labels, codec)?;
+            let labels = labels(micro.labels)?;
             let activation = wire::decode(micro.activation, codec)?;
             Request::Prepare(MicroBatch {
                 id,
@@ -106,14 +117,14 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
         Some(Kind::Backward(backward)) => {
             let backward = wire::receive(backward, limit, requests).await?;
             let v1::TrainBackward { id, micro_batch, gradient } = backward;
-            let gradient = wire::decode(gradient, shared.gradient_codec)?;
+            let gradient = wire::decode(gradient, codecs.gradient.as_ref())?;
             Request::Backward { id, index: micro_batch, gradient }
         }
         Some(Kind::Commit(commit)) => Request::Commit(commit),
         Some(Kind::Checkpoint(checkpoint)) => Request::Checkpoint(checkpoint),
         Some(Kind::Evaluate(batch)) => {
             let batch = wire::receive(batch, limit, requests).await?;
-            let labels = labels(batch.labels, codec)?;
+            let labels = labels(batch.labels)?;
             let activation = wire::decode(batch.activation, codec)?;
             Request::Evaluate { activation, labels }
         }
@@ -128,9 +139,7 @@ async fn next(requests: &mut Requests, shared: &Shared) -> Result<Option<Request
     Ok(Some(request))
 }
 
-fn labels(sent: Option<v1::Tensor>, codec: &dyn Codec) -> Result<Option<HostTensor>, Status> {
-    match sent {
-        None => Ok(None),
-        Some(tensor) => Ok(Some(wire::labels(Some(tensor), codec)?.1)),
-    }
+fn labels(sent: Option<v1::Tensor>) -> Result<Option<HostTensor>, Status> {
+    let labels = sent.map(|tensor| wire::labels(Some(tensor)));
+    Ok(labels.transpose()?)
 }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::Library,
-    codec::Codec,
     compute::ComputePool,
     config::Config,
     model::ModelSpec,
@@ -39,8 +38,6 @@ pub struct Trainer {
 
 struct Shared {
     spec: ModelSpec,
-    activation_codec: &'static dyn Codec,
-    gradient_codec: &'static dyn Codec,
     handshake: Arc<Handshake>,
     library: Arc<Library>,
     tails: Arc<Tails>,
@@ -64,8 +61,6 @@ impl Trainer {
     ) -> Self {
         let shared = Shared {
             spec: config.model.clone(),
-            activation_codec: config.activation_codec(),
-            gradient_codec: config.gradient_codec(),
             handshake,
             library,
             tails,

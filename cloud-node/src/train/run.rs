@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Instant};
 
 use cleave_shared::{
     checkpoint::TrainingRun,
+    codec::{Sender, SharedCodec},
     model::{ForwardPass, LossPass, ModelError, Segment, Side, Update},
     session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
@@ -11,7 +12,11 @@ use cleave_shared::{
 };
 use tonic::Status;
 
-use super::{Shared, incoming::MicroBatch, run_file::RunFile};
+use super::{
+    Shared,
+    incoming::{Codecs, MicroBatch},
+    run_file::RunFile,
+};
 use crate::{
     inference::ms_since,
     service::{blocking, compute_status, model_status},
@@ -22,12 +27,19 @@ use crate::{
 pub struct Run {
     half: TrainingRun,
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
-    tail: Option<Segment>,
+    own: Option<Own>,
     ledger: Ledger,
     /// Micro-batches of the step that is being prepared which are at the edge's last stages, by number.
     passes: HashMap<u32, Waiting>,
     /// Number of the stream that opened it last; an older one has lost the run.
     owner: u64,
+}
+
+/// This node's stages, and how what they make is sent.
+struct Own {
+    tail: Segment,
+    activation_codec: SharedCodec,
+    gradients: Sender,
 }
 
 /// A forward pass whose gradient the edge has yet to send.
@@ -38,15 +50,18 @@ struct Waiting {
     pass: ForwardPass,
 }
 
-/// Opens or resumes the run in `held`; gives the step that both sides continue from. A refusal
-/// leaves the run as it was.
+/// Opens or resumes the run in `held`; gives the step that both sides continue from, and how the edge
+/// encodes what it sends. A refusal leaves the run as it was.
 pub async fn open(
     held: &mut Option<Run>,
     open: v1::TrainOpen,
     owner: u64,
     shared: &Shared,
-) -> Result<u64, Status> {
-    let cut = shared.handshake.check(open.agreement.as_ref())?;
+) -> Result<(u64, Codecs), Status> {
+    let agreed = shared.handshake.check(open.agreement.as_ref())?;
+    let cut = agreed.cut;
+    let (activation, gradient) = (agreed.activation_codec, agreed.gradient_codec);
+    let codecs = Codecs { activation: activation.clone(), gradient: gradient.clone() };
     let agreement = open.agreement.unwrap_or_default();
     let training = TrainingSpec::parse(&open.training).map_err(Status::invalid_argument)?;
     let last_split = open.last_split.map(|last| last as usize);
@@ -61,6 +76,8 @@ pub async fn open(
         split_point: cut.split,
         weights: agreement.weights.clone(),
         training: training.canonical(),
+        activation_codec: activation.name().into(),
+        gradient_codec: gradient.name().into(),
     };
     let commit = open.commit.filter(|commit| commit.id == open.live_step);
     let edge = Holdings {
@@ -89,9 +106,12 @@ pub async fn open(
         store.drop_after(id, resume.step).map_err(store_status)?;
         tails.forget(id);
         let tail = half.restore(resume.step).map_err(library_status)?;
+        let left_out = half.left_out(resume.step).map_err(library_status)?;
+        let gradients = Sender::new(gradient, left_out);
+        let own = Some(Own { tail, activation_codec: activation, gradients });
         let ledger = Ledger::at(resume.step);
         let passes = HashMap::new();
-        Ok((Some(Run { half, tail: Some(tail), ledger, passes, owner }), resume))
+        Ok((Some(Run { half, own, ledger, passes, owner }), resume))
     })
     .await?;
     if restored.is_some() {
@@ -103,13 +123,13 @@ pub async fn open(
             run.commit(commit, shared).await?;
         }
     }
-    Ok(resume.step)
+    Ok((resume.step, codecs))
 }
 
 impl Run {
     /// What it holds in memory: nothing if a step took the tail with it when it failed.
     fn holdings(&self) -> Option<Holdings> {
-        self.tail.as_ref()?;
+        self.own.as_ref()?;
         let (live, pending) = (self.ledger.live(), self.ledger.is_prepared());
         Some(Holdings { live, pending, ..Holdings::default() })
     }
@@ -135,16 +155,16 @@ impl Run {
             self.passes.clear();
             self.ledger.forget();
         }
-        let (codec, begin) = (shared.activation_codec, Instant::now());
-        let job = move |tail: &mut Segment| {
+        let begin = Instant::now();
+        let job = move |own: &mut Own| {
             if first {
-                tail.forget();
+                own.forget();
             }
-            tail.forward(&activation, want_gradient)
+            let (output, pass) = own.tail.forward(&activation, want_gradient)?;
+            Ok((wire::encode(output, own.activation_codec.as_ref()), pass))
         };
-        let (output, pass) = self.on_tail(shared, job).await?.map_err(model_status)?;
+        let (activation, pass) = self.compute(shared, job).await?.map_err(model_status)?;
         self.passes.insert(index, Waiting { step: id, count, pass });
-        let activation = wire::encode(output, codec);
         Ok(v1::TrainForwarded { id, micro_batch: index, activation, tail_ms: ms_since(begin) })
     }
 
@@ -164,8 +184,8 @@ impl Run {
         })?;
         let place = self.ledger.prepare(id, index, count).map_err(disorder)?;
         let received_ns = shared.clock.now_ns();
-        let job = move |tail: &mut Segment| {
-            let gradient = tail.backward(pass, &gradient)?;
+        let job = move |own: &mut Own| {
+            let gradient = own.tail.backward(pass, &gradient)?;
             // Loss and right answers are the edge's to know.
             Ok(LossPass { loss: 0.0, correct: 0, gradient })
         };
@@ -182,11 +202,11 @@ impl Run {
         let place = self.ledger.prepare(micro.id, micro.index, micro.count).map_err(disorder)?;
         let loss = self.half.training.loss;
         let MicroBatch { id, index, share, activation, want_gradient, received_ns, .. } = micro;
-        let job = move |tail: &mut Segment| {
+        let job = move |own: &mut Own| {
             if place.first {
-                tail.forget();
+                own.forget();
             }
-            tail.loss_pass(&activation, &labels, loss, share, want_gradient)
+            own.tail.loss_pass(&activation, &labels, loss, share, want_gradient)
         };
         self.add_up(id, index, place.last, received_ns, job, shared).await
     }
@@ -199,22 +219,23 @@ impl Run {
         index: u32,
         last: bool,
         received_ns: u64,
-        pass: impl FnOnce(&mut Segment) -> Result<LossPass, ModelError> + Send + 'static,
+        pass: impl FnOnce(&mut Own) -> Result<LossPass, ModelError> + Send + 'static,
         shared: &Shared,
     ) -> Result<v1::TrainPrepared, Status> {
         let wants_square = last && self.half.training.clip_norm.is_some();
-        let (codec, clock) = (shared.gradient_codec, shared.clock.clone());
-        let job = move |tail: &mut Segment| {
+        let clock = shared.clock.clone();
+        let job = move |own: &mut Own| {
             let begun_ns = clock.now_ns();
-            let LossPass { loss, correct, gradient } = pass(tail)?;
+            let LossPass { loss, correct, gradient } = pass(own)?;
             let ended_ns = clock.now_ns();
+            let encode = |name: &str, tensor| own.gradients.encode(name, tensor, id, index);
             Ok(v1::TrainPrepared {
                 id,
                 micro_batch: index,
                 loss,
                 correct,
-                gradient: wire::encode(gradient, codec),
-                gradient_square: if wants_square { tail.gradient_square() } else { 0.0 },
+                gradient: wire::encode_with(gradient, encode),
+                gradient_square: if wants_square { own.tail.gradient_square() } else { 0.0 },
                 tail_ms: (ended_ns - begun_ns) as f64 / 1e6,
                 received_ns,
                 begun_ns,
@@ -223,7 +244,7 @@ impl Run {
                 instance: clock.instance,
             })
         };
-        let reply = self.on_tail(shared, job).await?;
+        let reply = self.compute(shared, job).await?;
         reply.map_err(|error| {
             self.ledger.forget();
             model_status(error)
@@ -238,14 +259,18 @@ impl Run {
             return Err(Status::invalid_argument(text));
         }
         // First: a ledger that has committed while its tail is gone must not be continued.
-        self.tail.as_ref().ok_or_else(broken)?;
+        self.own.as_ref().ok_or_else(broken)?;
         match self.ledger.commit(id).map_err(disorder)? {
             Commitment::Apply => {}
             Commitment::Done => return Ok(()),
         }
         let optimizer = self.half.training.optimizer.clone();
         let update = Update { learning_rate, scale };
-        self.on_tail(shared, move |tail| tail.commit(&optimizer, update)).await
+        let job = move |own: &mut Own| {
+            own.tail.commit(&optimizer, update);
+            own.gradients.commit();
+        };
+        self.compute(shared, job).await
     }
 
     /// Loss and right answers on a batch, without an update.
@@ -256,8 +281,8 @@ impl Run {
         shared: &Shared,
     ) -> Result<v1::TrainEvaluated, Status> {
         let loss = self.half.training.loss;
-        let job = move |tail: &mut Segment| tail.evaluate(&activation, &labels, loss);
-        let (loss, correct) = self.on_tail(shared, job).await?.map_err(model_status)?;
+        let job = move |own: &mut Own| own.tail.evaluate(&activation, &labels, loss);
+        let (loss, correct) = self.compute(shared, job).await?.map_err(model_status)?;
         Ok(v1::TrainEvaluated { loss, correct })
     }
 
@@ -268,8 +293,11 @@ impl Run {
         shared: &Shared,
     ) -> Result<v1::TrainForwarded, Status> {
         let begin = Instant::now();
-        let done = self.on_tail(shared, move |tail| tail.infer(&activation)).await?;
-        let activation = wire::encode(done.map_err(model_status)?, shared.activation_codec);
+        let job = move |own: &mut Own| {
+            let output = own.tail.infer(&activation)?;
+            Ok(wire::encode(output, own.activation_codec.as_ref()))
+        };
+        let activation = self.compute(shared, job).await?.map_err(model_status)?;
         Ok(v1::TrainForwarded { id: 0, micro_batch: 0, activation, tail_ms: ms_since(begin) })
     }
 
@@ -285,14 +313,15 @@ impl Run {
             let text = format!("checkpoint of step {id}, but the run is at step {live}");
             return Err(Status::aborted(text));
         }
-        let tail = self.tail.as_ref().ok_or_else(broken)?;
-        let state = tail.state().map_err(model_status)?;
+        let own = self.own.as_ref().ok_or_else(broken)?;
+        let state = own.tail.state().map_err(model_status)?;
+        let left_out = own.gradients.left_out();
         let (half, keep) = (self.half.clone(), shared.keep_checkpoints);
         blocking(move || {
             let store = half.library.store();
             let of_edge = asked.held.into_iter().collect();
-            let written =
-                half.write(id, &state).and_then(|()| store.retain(&half.id, keep, &of_edge));
+            let written = half.write(id, state, left_out);
+            let written = written.and_then(|()| store.retain(&half.id, keep, &of_edge));
             let problem = written.err().map(|e| e.to_string()).unwrap_or_default();
             let held = store.steps(&half.id).into_iter().collect();
             Ok(v1::TrainCheckpointed { id, held, problem })
@@ -301,20 +330,28 @@ impl Run {
     }
 
     /// Has a compute thread work on the tail.
-    async fn on_tail<T: Send + 'static>(
+    async fn compute<T: Send + 'static>(
         &mut self,
         shared: &Shared,
-        work: impl FnOnce(&mut Segment) -> T + Send + 'static,
+        work: impl FnOnce(&mut Own) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let mut tail = self.tail.take().ok_or_else(broken)?;
+        let mut own = self.own.take().ok_or_else(broken)?;
         let job = move || {
-            let done = work(&mut tail);
-            (tail, done)
+            let done = work(&mut own);
+            (own, done)
         };
         // Patiently: a refused job would take the tail's weights with it.
-        let (tail, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
-        self.tail = Some(tail);
+        let (own, done) = shared.pool.run_patiently(job).await.map_err(compute_status)?;
+        self.own = Some(own);
         Ok(done)
+    }
+}
+
+impl Own {
+    /// Drops what was prepared of a step.
+    fn forget(&mut self) {
+        self.tail.forget();
+        self.gradients.forget();
     }
 }
 

@@ -20,6 +20,16 @@ pub struct RunFile {
     pub weights: String,
     /// Loss and optimiser, canonical JSON.
     pub training: String,
+    /// How both directions are encoded: what a codec rounds and leaves out is part of what is learned.
+    #[serde(default = "exact")]
+    pub activation_codec: String,
+    #[serde(default = "exact")]
+    pub gradient_codec: String,
+}
+
+/// Of runs that were begun before the cloud kept it.
+fn exact() -> String {
+    "f32".into()
 }
 
 impl RunFile {
@@ -34,7 +44,7 @@ impl RunFile {
     }
 
     /// The file of a run, if it was opened before.
-    fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
+    pub fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
         store.fetch_file(run, Self::NAME)?;
         let path = store.run_dir(run).join(Self::NAME);
         let shown = || path.display().to_string();
@@ -67,6 +77,8 @@ impl RunFile {
         compare("last_split", &shown(&edge.last_split), &shown(&self.last_split));
         compare("initial weights", &edge.weights, &self.weights);
         compare("training spec", &edge.training, &self.training);
+        compare("activation codec", &edge.activation_codec, &self.activation_codec);
+        compare("gradient codec", &edge.gradient_codec, &self.gradient_codec);
         lines
     }
 }

@@ -49,10 +49,10 @@ impl Conversation {
         let slot = shared.runs.slot(&run_id).map_err(Status::resource_exhausted)?;
         let number = STREAMS.fetch_add(1, Ordering::Relaxed);
         let mut held = slot.lock().await;
-        let resume_step = run::open(&mut held, open, number, &shared).await?;
+        let (resume_step, codecs) = run::open(&mut held, open, number, &shared).await?;
         drop(held);
         tracing::info!(run = run_id, resume_step, "training run opened");
-        let requests = read_ahead(requests, shared.clone());
+        let requests = read_ahead(requests, codecs, shared.clone());
         let sequence = Sequence::default();
         let mut conversation = Self { shared, run_id, slot, number, requests, replies, sequence };
         let opened = reply(Reply::Opened(v1::TrainOpened { resume_step }));

@@ -5,6 +5,7 @@
 //! run of split training, whose loss is distillation. What comes of it is the run's folder on each node: the
 //! encoder here, the decoder there. It is served as the codec `bottleneck:RUN`.
 
+mod codec;
 mod taught;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,6 +20,7 @@ use cleave_shared::{
     tensor::DType,
 };
 
+pub use self::codec::{activation_codec, refuse_in_training};
 use self::taught::Taught;
 use crate::{
     chosen::Chosen,
@@ -67,7 +69,8 @@ pub async fn train(config: &Config, options: &Options) -> Result<Trained, String
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(&config, &link)?, &config.edge.cloud);
     let deployer = Deployer::new(&config, ComputePool::new(1, 1), client.clone())?;
-    let target = Target { split: config.split_point, weights: chosen.weights.clone() };
+    let (split, codec) = (config.split_point, config.codec.activation.clone());
+    let target = Target { split, codec, weights: chosen.weights.clone() };
     // Each node gets those stages of this cut that the other one holds.
     deployer.deploy(target).await?;
 
@@ -87,8 +90,7 @@ pub async fn train(config: &Config, options: &Options) -> Result<Trained, String
 /// The model's configuration, with how its bottleneck is trained: only the new layers learn, at FP32.
 fn configure(chosen: &Chosen, options: &Options) -> (Config, BottleneckSpec) {
     let mut config = chosen.config.clone();
-    let spec =
-        BottleneckSpec { width: options.width, stride: options.stride, seed: config.seed };
+    let spec = BottleneckSpec { width: options.width, stride: options.stride, seed: config.seed };
     config.split_point = options.at.unwrap_or(config.split_point);
     config.codec = Default::default();
     let train = &mut config.train;

@@ -9,11 +9,12 @@ mod run;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use cleave_shared::{
     checkpoint::WeightsId,
+    codec::SharedCodec,
     data::Normalisation,
     model::{Exit, Segment},
     wire::{NamedTensors, v1::Agreement},
@@ -25,6 +26,8 @@ pub use self::{deployer::Deployer, pointer::Pointer, run::deploy_run};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub split: usize,
+    /// Of activations, by name.
+    pub codec: String,
     pub weights: WeightsId,
 }
 
@@ -36,9 +39,13 @@ pub struct Deployment {
     pub head: Arc<Segment>,
     /// In the order of their stages; none unless `exits.enabled`.
     pub exits: Arc<[Exit]>,
+    /// Of activations.
+    pub codec: SharedCodec,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
+    /// Whether the cloud has agreed; until it has, exits answer alone.
+    pub bound: AtomicBool,
     /// What was done to the inputs that these weights were trained on.
     pub normalisation: Vec<Normalisation>,
 }

@@ -143,7 +143,11 @@ mod tests {
         };
         Left {
             exits: Arc::new([exit("pool1", 2), exit("pool2", 4)]),
-            answers: vec![answer(1, 0, [0.0, 9.0]), answer(3, 0, [9.0, 1.0]), answer(4, 1, [8.0, 0.0])],
+            answers: vec![
+                answer(1, 0, [0.0, 9.0]),
+                answer(3, 0, [9.0, 1.0]),
+                answer(4, 1, [8.0, 0.0]),
+            ],
             spare: vec![answer(0, 1, [0.5, 0.6]), answer(2, 1, [0.0, 0.1])],
         }
     }
@@ -181,7 +185,8 @@ mod tests {
     fn a_batch_of_one_exit_has_one_name_and_a_wrong_answer_is_refused() {
         let all = Left { spare: Vec::new(), answers: left().answers, ..left() };
         assert!(all.is_all());
-        let renumbered = (0..3).map(|i| ExitAnswer { sample: i, exit: 0, ..all.answers[i].clone() });
+        let renumbered =
+            (0..3).map(|i| ExitAnswer { sample: i, exit: 0, ..all.answers[i].clone() });
         let one = Left { answers: renumbered.collect(), ..left() };
         let one = Left { spare: Vec::new(), ..one };
         let (output, used) = one.complete(Ok(NamedTensors::new()), true).unwrap();

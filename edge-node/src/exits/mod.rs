@@ -26,9 +26,9 @@ fn place(config: &Config, asked: &str) -> Result<usize, String> {
     let names = config.model.stage_names();
     let place = match names.iter().position(|name| name == asked) {
         Some(i) => i + 1,
-        None => asked.parse().map_err(|_| {
-            format!("--after: {asked:?} is no stage; known: {}", names.join(", "))
-        })?,
+        None => asked
+            .parse()
+            .map_err(|_| format!("--after: {asked:?} is no stage; known: {}", names.join(", ")))?,
     };
     let sizes = cleave_shared::model::exit_sizes(&config.model, place);
     sizes.map(|_| place).map_err(|problem| format!("--after: {asked}: {problem}"))

@@ -70,7 +70,9 @@ fn open(
     let (tensors, labels) = read_labelled(path).map_err(|e| e.to_string())?;
     check(&labels, WEIGHTS, &weights.to_string())
         .and_then(|()| check(&labels, MODEL, &config.model.hash()))
-        .map_err(|problem| format!("{shown}: {problem}: train it again with edge-node exits train"))?;
+        .map_err(|problem| {
+            format!("{shown}: {problem}: train it again with edge-node exits train")
+        })?;
     let head = ExitHead::new(sizes, &mut LoadedWeights::new(tensors), &Device::flex());
     let head = head.map_err(|e| format!("{shown}: {e}"))?;
     Ok(Exit { stage, after, head })

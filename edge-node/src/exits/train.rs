@@ -69,10 +69,11 @@ pub async fn train(config: &Config, options: &Options) -> Result<Vec<String>, St
 /// Fetches weights of stages before an exit that only the cloud holds.
 async fn bring_stages(chosen: &Chosen, split: usize) -> Result<(), String> {
     let Chosen { config, weights, .. } = chosen;
+    let codec = config.codec.activation.clone();
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
     let deployer = Deployer::new(config, ComputePool::new(1, 1), client)?;
-    deployer.bring_head(&Target { split, weights: weights.clone() }).await
+    deployer.bring_head(&Target { split, codec, weights: weights.clone() }).await
 }
 
 fn learn(
@@ -87,8 +88,7 @@ fn learn(
         [mean, deviation].map(|values| Tensor::<1>::from_floats(&values[..], &device));
     let Samples { uncut, labels, .. } = samples;
     // Both start at zero: the loss has one minimum.
-    let mut head =
-        ExitHead::new([features.width, uncut.width], &mut SeededWeights(seed), &device)?;
+    let mut head = ExitHead::new([features.width, uncut.width], &mut SeededWeights(seed), &device)?;
     let mut optimizer = AdamConfig::new().init();
     let plan = BatchPlan::new((0..labels.len()).collect(), BATCH, seed);
     let plan = plan.map_err(|e| ModelError::Training(e.to_string()))?;
@@ -126,7 +126,8 @@ mod tests {
         let samples = Samples { features: vec![features.clone()], uncut, labels: labels.clone() };
         let tensors = learn(&features, &samples, 40, 1).unwrap();
         assert_eq!(tensors, learn(&features, &samples, 40, 1).unwrap(), "the same seed");
-        let head = ExitHead::new([2, 2], &mut LoadedWeights::new(tensors), &Device::flex()).unwrap();
+        let head =
+            ExitHead::new([2, 2], &mut LoadedWeights::new(tensors), &Device::flex()).unwrap();
         let all: Vec<usize> = (0..400).collect();
         let logits = head.forward(features.tensor(&all, &Device::flex())).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use cleave_shared::{
+    codec::SharedCodec,
     compute::ComputePool,
     data::INPUT,
     generate::{Choice, GenerateError, Lease, Sampler, Sequence, Tail},
     model::ModelError,
     tensor::HostTensor,
     wire::{
-        self, NamedTensors,
+        self,
         v1::{self, generate_request::Kind},
     },
 };
@@ -49,6 +50,7 @@ enum Rest {
 struct Remote {
     /// Taken while it computes.
     head: Option<Sequence>,
+    codec: SharedCodec,
     requests: mpsc::Sender<v1::GenerateRequest>,
     link: Link,
 }
@@ -85,7 +87,8 @@ impl Chain {
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let _ = requests.send(v1::GenerateRequest { kind: Some(Kind::Open(open)) }).await;
         let (head, link) = (Some(sequence), Link::Unopened(waiting));
-        let rest = Rest::Cloud(Box::new(Remote { head, requests, link }));
+        let codec = deployed.codec.clone();
+        let rest = Rest::Cloud(Box::new(Remote { head, codec, requests, link }));
         Ok(Self { shared, lease, rest })
     }
 
@@ -103,12 +106,13 @@ impl Chain {
                 .await?
             }
             Rest::Cloud(remote) => {
-                let Remote { head, requests, link } = remote.as_mut();
+                let Remote { head, codec, requests, link } = remote.as_mut();
                 let (activation, used) = compute(pool, head, move |head| {
                     let output = head.extend(&input).map_err(model_error)?;
                     Ok((output, head.cache_bytes()))
                 })
                 .await?;
+                let activation = wire::encode(activation, codec.as_ref());
                 (ship(&self.shared, activation, requests, link).await?, used)
             }
         };
@@ -179,11 +183,11 @@ async fn compute<H: Send + 'static, T: Send + 'static>(
 /// Sends the new positions, and waits for the token.
 async fn ship(
     shared: &Shared,
-    activation: NamedTensors,
+    activation: Vec<v1::Tensor>,
     requests: &mpsc::Sender<v1::GenerateRequest>,
     link: &mut Link,
 ) -> Result<Choice, InferError> {
-    let step = v1::GenerateStep { activation: wire::encode(activation, shared.codec) };
+    let step = v1::GenerateStep { activation };
     let parts = wire::send(step, |s| v1::GenerateRequest { kind: Some(Kind::Step(s)) });
     let exchange = async {
         let sending = async {

@@ -42,7 +42,6 @@ pub struct SplitGenerator {
 struct Shared {
     spec: ModelSpec,
     address: String,
-    codec: &'static dyn cleave_shared::codec::Codec,
     pool: ComputePool,
     cloud: CloudClient,
     deadline: Duration,
@@ -57,7 +56,6 @@ impl SplitGenerator {
         let shared = Shared {
             spec: config.model.clone(),
             address: edge.cloud.clone(),
-            codec: config.activation_codec(),
             pool,
             cloud,
             deadline: Duration::from_millis(edge.deadline_ms),

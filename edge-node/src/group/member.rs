@@ -122,8 +122,8 @@ impl Member {
             cloud
                 .send(Kind::Evaluate(v1::GroupEvaluate {
                     round,
-                    activation: wire::encode(activation, codec),
-                    labels: Some(wire::encode_labels(labels.clone(), codec)),
+                    activation: wire::encode(activation, codec.as_ref()),
+                    labels: Some(wire::encode_labels(labels.clone())),
                 }))
                 .await?;
             let v1::GroupEvaluated { loss, correct } = match next_of(cloud, round).await? {

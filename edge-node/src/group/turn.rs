@@ -65,8 +65,8 @@ impl Member {
         };
         let (mut head, forward) = self.compute(job).await?;
         let (activation, pass) = forward.map_err(local)?;
-        let activation = wire::encode(activation, codec);
-        let labels = Some(wire::encode_labels(labels, codec));
+        let activation = wire::encode(activation, codec.as_ref());
+        let labels = Some(wire::encode_labels(labels));
         cloud.send(Kind::Step(v1::GroupStep { round, step, activation, labels })).await?;
         let stepped = match next_of(cloud, round).await? {
             Reply::Stepped(stepped) if (stepped.round, stepped.step) == (round, step) => stepped,
@@ -74,7 +74,7 @@ impl Member {
             _ => return Err(cloud.confused()),
         };
         let v1::GroupStepped { loss, correct, samples, gradient, tail_ms, .. } = stepped;
-        let gradient = wire::decode(gradient, config.gradient_codec()).map_err(local)?;
+        let gradient = wire::decode(gradient, config.gradient_codec().as_ref()).map_err(local)?;
         let summed = turn.sum_gradients;
         let job = move || {
             let done = head.backward(pass, &gradient);

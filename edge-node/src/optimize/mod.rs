@@ -77,7 +77,8 @@ async fn whole_model(config: &Config, id: Option<&str>) -> Result<Source, String
         },
     };
     let split = config.model.stage_count();
-    deployer.bring_head(&Target { split, weights: id.clone() }).await?;
+    let codec = config.codec.activation.clone();
+    deployer.bring_head(&Target { split, codec, weights: id.clone() }).await?;
     Ok(Source { id, library: deployer.library().clone() })
 }
 

@@ -13,8 +13,8 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query, SERVER_EXTENSIONS, SERVER_NAME,
-    SERVER_VERSION, grpc_stream,
+    EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query,
+    SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION, grpc_stream,
     request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
     text::TextService,
 };

@@ -142,7 +142,8 @@ fn several_inputs_share_the_bytes_behind_the_json() {
 async fn several_outputs_are_answered_each_in_its_form() {
     let tensor = |values: &[f32]| HostTensor::from_f32(vec![1, values.len()], values);
     let outputs = vec![("states".into(), tensor(&[1.5])), ("pooled".into(), tensor(&[2.0, 3.0]))];
-    let prediction = Prediction { outputs, timing: Default::default(), split_point: 0, exits: None };
+    let prediction =
+        Prediction { outputs, timing: Default::default(), split_point: 0, exits: None };
     let wanted = [Wanted { place: 1, binary: true }, Wanted { place: 0, binary: false }];
     let response = respond(&fake::tokens(), None, &prediction, &wanted).unwrap();
     let length: usize = response.headers()[&HEADER_LENGTH].to_str().unwrap().parse().unwrap();

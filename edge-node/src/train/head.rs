@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, TrainingRun, WeightsId},
-    codec::Codec,
+    codec::{Sender, SharedCodec},
     compute::ComputePool,
     config::Config,
     model::{ForwardPass, Segment, Side, Update},
@@ -24,8 +24,8 @@ pub struct Head {
     half: TrainingRun,
     /// The last stages, from which on they are this node's again, if they are.
     last: Option<usize>,
-    activation_codec: &'static dyn Codec,
-    gradient_codec: &'static dyn Codec,
+    activation_codec: SharedCodec,
+    gradient_codec: SharedCodec,
     pool: ComputePool,
     shields: Option<Arc<Shields>>,
     /// Taken by the compute thread while it works.
@@ -37,6 +37,8 @@ pub struct Head {
 struct Own {
     head: Segment,
     last: Option<Segment>,
+    activation_codec: SharedCodec,
+    gradients: Sender,
 }
 
 /// What the last stages made of a micro-batch.
@@ -76,8 +78,9 @@ pub enum Purpose {
 
 impl Head {
     pub fn new(config: &Config, dir: &RunDir) -> Result<Self, String> {
-        let library = Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library =
+            Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
+                .map_err(|e| format!("weights.file: {e}"))?;
         let half = TrainingRun {
             id: dir.id.clone(),
             start: dir.start.clone().unwrap_or_else(|| library.initial(config.seed)),
@@ -143,7 +146,10 @@ impl Head {
             TrainingRun { range, ..self.half.clone() }.restore(step)
         };
         let last = self.last.map(restore).transpose().map_err(|e| e.to_string())?;
-        self.own = Some(Own { head, last });
+        let left_out = self.half.left_out(step).map_err(|e| e.to_string())?;
+        let activation_codec = self.activation_codec.clone();
+        let gradients = Sender::new(self.gradient_codec.clone(), left_out);
+        self.own = Some(Own { head, last, activation_codec, gradients });
         self.live = step;
         Ok(())
     }
@@ -158,7 +164,7 @@ impl Head {
         inputs: NamedTensors,
         purpose: Purpose,
     ) -> Result<Forward, String> {
-        let (codec, live) = (self.activation_codec, self.live);
+        let live = self.live;
         let shields = self.shields.clone();
         let job = move |own: &mut Own| {
             let begin = Instant::now();
@@ -174,6 +180,7 @@ impl Head {
                 Purpose::Prepare { first, share } => {
                     if first == 0 {
                         segment.forget();
+                        own.gradients.forget();
                         if let Some(last) = &mut own.last {
                             last.forget();
                         }
@@ -187,6 +194,7 @@ impl Head {
                 }
             };
             let computed = Instant::now();
+            let codec = own.activation_codec.as_ref();
             outcome.map(|(activation, pass)| Forward {
                 activation: wire::encode(activation, codec),
                 pass: pass.filter(|_| segment.has_parameters()),
@@ -196,22 +204,24 @@ impl Head {
         self.compute(job).await?.map_err(|e| e.to_string())
     }
 
-    /// The last stages' part of a micro-batch, from what the cloud's stages made of it.
+    /// The last stages' part of micro-batch `index`, from what the cloud's stages made of it.
     pub async fn last_pass(
         &mut self,
+        index: u32,
         activation: Vec<v1::Tensor>,
         labels: HostTensor,
         share: f64,
     ) -> Result<LastPass, String> {
-        let (loss, codecs) =
-            (self.half.training.loss, (self.activation_codec, self.gradient_codec));
+        let (loss, step) = (self.half.training.loss, self.live + 1);
         let job = move |own: &mut Own| {
             let begin = Instant::now();
-            let activation = wire::decode(activation, codecs.0).map_err(|e| e.to_string())?;
+            let codec = own.activation_codec.as_ref();
+            let activation = wire::decode(activation, codec).map_err(|e| e.to_string())?;
             let last = own.last.as_mut().ok_or("the last stages are not here")?;
             let done = last.loss_pass(&activation, &labels, loss, share, true);
             let done = done.map_err(|e| e.to_string())?;
-            let gradient = wire::encode(done.gradient, codecs.1);
+            let encode = |name: &str, tensor| own.gradients.encode(name, tensor, step, index);
+            let gradient = wire::encode_with(done.gradient, encode);
             let times = [begin, Instant::now()];
             Ok(LastPass { loss: done.loss, correct: done.correct, gradient, times })
         };
@@ -225,8 +235,9 @@ impl Head {
         activation: Vec<v1::Tensor>,
         labels: HostTensor,
     ) -> Result<(f32, u64), String> {
-        let (loss, codec) = (self.half.training.loss, self.activation_codec);
+        let loss = self.half.training.loss;
         let job = move |own: &mut Own| {
+            let codec = own.activation_codec.as_ref();
             let activation = wire::decode(activation, codec).map_err(|e| e.to_string())?;
             let last = own.last.as_ref().ok_or("the last stages are not here")?;
             last.evaluate(&activation, &labels, loss).map_err(|e| e.to_string())
@@ -241,10 +252,10 @@ impl Head {
         pass: ForwardPass,
         gradient: Vec<v1::Tensor>,
     ) -> Result<[Instant; 3], String> {
-        let codec = self.gradient_codec;
         let job = move |own: &mut Own| {
             let begin = Instant::now();
-            let gradient = wire::decode(gradient, codec).map_err(|e| e.to_string())?;
+            let codec = own.gradients.codec();
+            let gradient = wire::decode(gradient, codec.as_ref()).map_err(|e| e.to_string())?;
             let decoded = Instant::now();
             own.head.backward(pass, &gradient).map_err(|e| e.to_string())?;
             Ok([begin, decoded, Instant::now()])
@@ -270,6 +281,7 @@ impl Head {
             if let Some(last) = &mut own.last {
                 last.commit(&optimizer, update);
             }
+            own.gradients.commit();
         };
         self.compute(job).await?;
         self.live += 1;
@@ -283,8 +295,9 @@ impl Head {
         if let Some(last) = &own.last {
             state.extend(last.state().map_err(|e| e.to_string())?);
         }
+        let left_out = own.gradients.left_out();
         let (half, step) = (self.half.clone(), self.live);
-        let written = tokio::task::spawn_blocking(move || half.write(step, &state));
+        let written = tokio::task::spawn_blocking(move || half.write(step, state, left_out));
         written.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 

@@ -15,7 +15,6 @@
 use std::time::Instant;
 
 use cleave_shared::{
-    config::Config,
     model::ForwardPass,
     wire::{self, v1},
 };
@@ -32,7 +31,6 @@ use crate::cloud::{CloudClient, Exchange};
 
 /// What a step is prepared with.
 pub struct Pipeline<'a> {
-    pub config: &'a Config,
     pub client: &'a CloudClient,
     pub head: &'a mut Head,
     pub cloud: &'a mut Conversation,
@@ -111,9 +109,7 @@ impl Pipeline<'_> {
         let purpose = Purpose::Prepare { first, share: *share };
         let forward = self.head.forward(batch.inputs.clone(), purpose).await;
         let forward = forward.map_err(ConversationError::Local)?;
-        let codec = self.config.activation_codec();
-        let sent =
-            (!self.head.has_last()).then(|| wire::encode_labels(batch.labels.clone(), codec));
+        let sent = (!self.head.has_last()).then(|| wire::encode_labels(batch.labels.clone()));
         let at = Instant::now();
         let micro = v1::TrainPrepare {
             id: step.id,
@@ -148,7 +144,8 @@ impl Pipeline<'_> {
             )));
         };
         let micro = &step.micro_batches[micro_batch as usize];
-        let pass = self.head.last_pass(activation, micro.batch.labels.clone(), micro.share).await;
+        let labels = micro.batch.labels.clone();
+        let pass = self.head.last_pass(micro_batch, activation, labels, micro.share).await;
         let LastPass { loss, correct, gradient, times } = pass.map_err(ConversationError::Local)?;
         sent.own_score = Some((loss, correct));
         step.summary.tail_ms += tail_ms;

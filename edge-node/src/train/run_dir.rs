@@ -264,9 +264,7 @@ pub fn new_run_id(config: &Config) -> String {
 
 /// The run of a model whose record was written last.
 fn newest(parent: &Path) -> Option<String> {
-    let of_model = |e: &fs::DirEntry| {
-        !matches!(read_record(&e.path()), Ok(Some(r)) if r.training.bottleneck.is_some())
-    };
+    let of_model = |e: &fs::DirEntry| !matches!(read_record(&e.path()), Ok(Some(r)) if r.training.bottleneck.is_some());
     let entries = fs::read_dir(parent).ok()?.flatten().filter(of_model);
     let dated = entries.filter_map(|e| {
         let written = fs::metadata(e.path().join(RECORD)).ok()?.modified().ok()?;

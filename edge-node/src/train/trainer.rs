@@ -244,13 +244,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn pipeline<'p>(&'p mut self, cloud: &'p mut Conversation) -> Pipeline<'p> {
-        Pipeline {
-            config: self.config,
-            client: &self.client,
-            head: &mut self.head,
-            cloud,
-            timeline: &mut self.timeline,
-        }
+        Pipeline { client: &self.client, head: &mut self.head, cloud, timeline: &mut self.timeline }
     }
 
     /// How many micro-batches a step has; the first time it may have to be measured.
@@ -311,8 +305,7 @@ impl<'a> Trainer<'a> {
                     done.map_err(ConversationError::Local)?
                 }
                 false => {
-                    let codec = self.config.activation_codec();
-                    let sent = Some(wire::encode_labels(labels.clone(), codec));
+                    let sent = Some(wire::encode_labels(labels.clone()));
                     let batch = v1::TrainEvaluate { activation, labels: sent };
                     let done = cloud.evaluate(batch).await?;
                     (done.loss, done.correct)

@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use cleave_shared::config::Config;
+use cleave_shared::{codec, config::Config};
 use tokio::task::JoinSet;
 
 use self::{
@@ -112,9 +112,8 @@ fn check(config: &Config, space: &Space) -> Result<(), String> {
     for &split in &space.split_point {
         config.model.check_split(split).map_err(|e| format!("--split: {e}"))?;
     }
-    if let Some(bad) = space.codec.iter().find(|c| !cleave_shared::codec::NAMES.contains(&&c[..])) {
-        let known = cleave_shared::codec::NAMES.join(", ");
-        return Err(format!("--codec: {bad:?} is unknown; allowed: {known}"));
+    for name in &space.codec {
+        codec::by_name(name).map_err(|e| format!("--codec: {e}"))?;
     }
     match space.batch_size.contains(&0) {
         true => Err("--batch-size: 0 is out of range; allowed: 1 and more".into()),

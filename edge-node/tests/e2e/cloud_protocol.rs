@@ -38,7 +38,7 @@ async fn a_peer_of_another_version_or_model_is_told_what_differs() {
     let bad = v1::Agreement { protocol_version: 9, ..agreement(&config) };
     let status = client.bind(v1::BindRequest { agreement: Some(bad) }).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("protocol version: edge has 9, cloud has 2"), "{status}");
+    assert!(status.message().contains("protocol version: edge has 9, cloud has 3"), "{status}");
 
     let other = Config::default();
     let status = client.infer(infer(&other, vec![1, 1, 8, 8])).await.unwrap_err();

@@ -116,6 +116,7 @@ async fn exits_answer_when_they_are_sure_and_when_the_cloud_is_gone() {
     nodes.start_edge().await;
     samples_leave_one_by_one(&nodes, shares[4]).await;
     the_cloud_is_gone(&mut nodes, accuracy(1)).await;
+    an_edge_begins_alone(&mut nodes).await;
     exits_belong_to_their_weights(&mut nodes).await;
 }
 
@@ -144,10 +145,8 @@ async fn samples_leave_one_by_one(nodes: &Nodes, share: f64) {
         assert_eq!(differ, *name != "none", "{name}");
     }
     let metrics = http(nodes, "GET /metrics", "").await;
-    let counted = format!(
-        "cleave_exit_samples_total{{exit=\"none\",offline=\"false\"}} {}",
-        360 - left
-    );
+    let counted =
+        format!("cleave_exit_samples_total{{exit=\"none\",offline=\"false\"}} {}", 360 - left);
     assert!(metrics.contains(&counted), "{counted}: {metrics}");
 }
 
@@ -195,10 +194,28 @@ async fn the_cloud_is_gone(nodes: &mut Nodes, floor: f64) {
     assert!(answer.contains("does not answer"), "{answer}");
 }
 
+/// An edge that is started without a cloud serves its exits, and all of the model once there is one.
+async fn an_edge_begins_alone(nodes: &mut Nodes) {
+    nodes.edge = None;
+    nodes.start_edge().await;
+    let input = digits(&nodes.config(), 8);
+    let alone = infer(nodes, &input, true).await.unwrap();
+    assert!(text(&alone, "exit").split(',').all(|name| name.starts_with("pool")));
+    let status = infer(nodes, &input, false).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    nodes.start_cloud().await;
+    let whole = eventually("the cloud", async || infer(nodes, &input, false).await.ok()).await;
+    assert!(whole.is_some(), "{}", nodes.logs());
+    let agreed = eventually("the agreement", async || {
+        let log = std::fs::read_to_string(nodes.path().join("edge.log")).unwrap();
+        log.contains("the cloud has agreed").then_some(())
+    });
+    agreed.await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+}
+
 /// A run that was trained further has no exits; the edge says so and serves it without.
 async fn exits_belong_to_their_weights(nodes: &mut Nodes) {
     nodes.edge = None;
-    nodes.start_cloud().await;
     nodes.write_config(&config(0.9).replace("epochs = 8", "epochs = 9"));
     done(nodes, &["train", "--run", "a", "--resume"]).await;
     nodes.start_edge().await;

@@ -2,9 +2,11 @@
 //!
 //! `nodes` starts and stops them. They are one test binary, so that it is linked once.
 
+mod bottleneck;
 mod chaos;
 mod clients;
 mod cloud_protocol;
+mod codecs;
 mod command_line;
 mod copies;
 mod encoder;

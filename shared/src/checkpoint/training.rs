@@ -7,13 +7,17 @@ use std::{ops::Range, sync::Arc};
 
 use super::{AdapterBase, CheckpointError, Library, LibraryError, WeightsId};
 use crate::{
+    codec::LeftOut,
     model::{
-        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights, Segment,
-        Side, StageState, Weights,
+        BottleneckSpec, DECODER, ENCODER, LoadedWeights, LoraSpec, ModelError, SeededWeights,
+        Segment, Side, StageState, Weights,
     },
     session::TrainingSpec,
     wire::NamedTensors,
 };
+
+/// Beside the files of stages, whose names have no dot, that of what was left out of gradients.
+const LEFT_OUT: &str = "left.out";
 
 /// What makes this node's half what it is.
 #[derive(Clone)]
@@ -107,13 +111,32 @@ impl TrainingRun {
         Ok(segment)
     }
 
-    /// Writes this half of `step`.
-    pub fn write(&self, step: u64, state: &[StageState]) -> Result<(), CheckpointError> {
+    /// What this node had left out of the gradients that it sent up to `step`.
+    pub fn left_out(&self, step: u64) -> Result<LeftOut, LibraryError> {
+        let store = self.library.store();
+        if step == 0 || !store.stages(&self.id, step)?.contains(LEFT_OUT) {
+            return Ok(LeftOut::new());
+        }
+        Ok(store.read(&self.id, step, LEFT_OUT)?.weights)
+    }
+
+    /// Writes this half of `step`, and what it has left out of gradients.
+    pub fn write(
+        &self,
+        step: u64,
+        mut state: Vec<StageState>,
+        left_out: LeftOut,
+    ) -> Result<(), CheckpointError> {
         let store = self.library.store();
         if self.training.bottleneck.is_some() {
-            let own = |s: &&StageState| [ENCODER, DECODER].contains(&s.stage.as_str());
-            return store.write(&self.id, step, &state.iter().filter(own).cloned().collect::<Vec<_>>());
+            // The rest is the model's, which stays as it is.
+            state.retain(|s| [ENCODER, DECODER].contains(&s.stage.as_str()));
         }
+        if !left_out.is_empty() {
+            let (stage, optimizer) = (LEFT_OUT.into(), Vec::new());
+            state.push(StageState { stage, weights: left_out, optimizer });
+        }
+        let state = &state;
         match &self.training.lora {
             None => store.write(&self.id, step, state),
             Some(lora) => {

@@ -12,7 +12,7 @@ use super::{
     Codec,
     words::{into_bytes, words},
 };
-use crate::tensor::{DType, HostTensor, TensorError};
+use crate::tensor::{DType, HostTensor, TensorError, byte_length};
 
 /// IEEE 754 binary16.
 pub struct F16;
@@ -23,7 +23,7 @@ pub struct BF16;
 macro_rules! half_codec {
     ($codec:ident, $float:ident, $name:literal, $dtype:expr) => {
         impl Codec for $codec {
-            fn name(&self) -> &'static str {
+            fn name(&self) -> &str {
                 $name
             }
 
@@ -44,6 +44,10 @@ macro_rules! half_codec {
                 let mut values = vec![0f32; halves.len()];
                 halves.convert_to_f32_slice(&mut values);
                 HostTensor::new(DType::F32, shape, into_bytes(values))
+            }
+
+            fn most_bytes(&self, shape: &[usize]) -> Result<usize, TensorError> {
+                byte_length($dtype, shape)
             }
         }
     };

@@ -3,7 +3,12 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::{checkpoint::check_url, codec, model::LossKind, tensor::DType};
+use crate::{
+    checkpoint::check_url,
+    codec::{self, LearnedName},
+    model::LossKind,
+    tensor::DType,
+};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -13,8 +18,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), Refusal> {
         self.model.check().map_err(|problem| ("model".into(), problem))?;
         self.check_split()?;
-        one_of("codec.activation", &self.codec.activation, &codec::NAMES)?;
-        one_of("codec.gradient", &self.codec.gradient, &codec::NAMES)?;
+        self.check_codec()?;
         self.check_cloud()?;
         self.check_edge()?;
         self.check_exits()?;
@@ -28,6 +32,18 @@ impl Config {
         let (stages, family) = (self.model.stage_count() as u64, self.model.family_name());
         range("split_point", self.split_point as u64, 0..=stages)
             .map_err(|(key, problem)| (key, format!("{problem}, the stages of this {family}")))
+    }
+
+    fn check_codec(&self) -> Result<(), Refusal> {
+        let codec = &self.codec;
+        for (key, name) in [("activation", &codec.activation), ("gradient", &codec.gradient)] {
+            let parsed = match LearnedName::is_meant(name) && key == "activation" {
+                true => name.parse::<LearnedName>().map(|_| ()),
+                false => codec::by_name(name).map(|_| ()).map_err(|error| error.to_string()),
+            };
+            parsed.map_err(|problem| (format!("codec.{key}"), problem))?;
+        }
+        codec.allowed.iter().try_for_each(|name| one_of("codec.allowed", name, &codec::FAMILIES))
     }
 
     fn check_cloud(&self) -> Result<(), Refusal> {

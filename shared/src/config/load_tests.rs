@@ -76,7 +76,10 @@ fn bad_values_are_refused_with_the_allowed_range() {
             "FILE: link.profile: \"6g\": unknown profile; known: 5g-lowband, 5g-midband,",
         ),
         ("[codec]\ngradient = \"f13\"\n", "FILE: codec.gradient: \"f13\" is unknown; allowed: f32"),
-        ("[exits]\nthreshold = 1.5\n", "FILE: exits.threshold: 1.5 is out of range; allowed: 0 to 1"),
+        (
+            "[exits]\nthreshold = 1.5\n",
+            "FILE: exits.threshold: 1.5 is out of range; allowed: 0 to 1",
+        ),
         ("[train]\nepochs = 0\n", "FILE: train.epochs: 0 is out of range; allowed: 1 to"),
         ("[edge]\ncloud = \"nowhere\"\n", "FILE: edge.cloud: \"nowhere\" is not an address; "),
         ("[cloud]\nlisten = \"here\"\n", "FILE: cloud.listen: "),

@@ -10,7 +10,7 @@ mod check;
 mod load;
 mod train;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     checkpoint::RunStore,
-    codec,
+    codec::{self, F32, LearnedName, SharedCodec},
     data::DataSpec,
     link::Profile,
     model::{LenetSpec, ModelSpec, WeightFormat, named},
@@ -79,12 +79,16 @@ pub struct QuantizeConfig {
     pub weights: WeightFormat,
 }
 
-/// Codecs by direction; both nodes must name the same.
+/// How floats cross the link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CodecConfig {
+    /// Of activations, by name; the edge's choice.
     pub activation: String,
+    /// Of cut-layer gradients; the edge's choice.
     pub gradient: String,
+    /// What the cloud takes from an edge.
+    pub allowed: Vec<String>,
 }
 
 /// The simulated link, which the edge puts around its connection to the cloud.
@@ -201,11 +205,15 @@ impl Config {
         self.link.resolved.clone()
     }
 
-    pub fn activation_codec(&self) -> &'static dyn codec::Codec {
+    /// Of what is no deployment; a bottleneck belongs to one, and others send what they have.
+    pub fn activation_codec(&self) -> SharedCodec {
+        if LearnedName::is_meant(&self.codec.activation) {
+            return Arc::new(F32);
+        }
         codec::by_name(&self.codec.activation).expect("checked when the config was loaded")
     }
 
-    pub fn gradient_codec(&self) -> &'static dyn codec::Codec {
+    pub fn gradient_codec(&self) -> SharedCodec {
         codec::by_name(&self.codec.gradient).expect("checked when the config was loaded")
     }
 }
@@ -239,7 +247,8 @@ impl Default for Config {
 
 impl Default for CodecConfig {
     fn default() -> Self {
-        Self { activation: "f32".into(), gradient: "f32".into() }
+        let allowed = codec::FAMILIES.map(String::from).to_vec();
+        Self { activation: "f32".into(), gradient: "f32".into(), allowed }
     }
 }
 

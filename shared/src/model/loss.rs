@@ -97,11 +97,7 @@ impl LossKind {
 /// What a teacher's softmax is taken at: 4 is in the middle of what Hinton et al. found good for ten classes.
 const TEMPERATURE: f64 = 4.0;
 
-fn taught(
-    output: Value,
-    teacher: &HostTensor,
-    device: &Device,
-) -> Result<LossOutput, ModelError> {
+fn taught(output: Value, teacher: &HostTensor, device: &Device) -> Result<LossOutput, ModelError> {
     let dims = output.dims();
     let (Value::R2(logits), true) = (output, teacher.shape() == dims) else {
         let found = teacher.shape();

@@ -71,6 +71,8 @@ pub enum TensorError {
     Length { shape: Vec<usize>, dtype: &'static str, expected: usize, found: usize },
     #[error("rank {rank} is not supported (at most {MAX_RANK})")]
     Rank { rank: usize },
+    #[error("{codec}: {problem}")]
+    Encoding { codec: String, problem: String },
     #[error("expected dtype {expected}, found {found}")]
     DType { expected: &'static str, found: &'static str },
 }

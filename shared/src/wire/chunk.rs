@@ -68,14 +68,15 @@ pub struct Assembler<M> {
 }
 
 impl<M: Carrier> Assembler<M> {
-    /// Refuses a message whose tensors say they have more than `limit` bytes together.
+    /// Refuses a message whose tensors say they have more than `limit` bytes together, as they are sent
+    /// or as they are once they are decoded.
     ///
     /// Memory is reserved for what a tensor says, but the system backs it with pages only as
     /// chunks fill it: a peer that lies about the length costs address space.
     pub fn new(mut message: M, limit: usize) -> Result<Self, WireError> {
         let mut open = VecDeque::new();
         let limit = limit as u64;
-        let total = message.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(t.data_bytes));
+        let total = message.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(bytes_of(t)));
         if total > limit {
             return Err(WireError::TooLarge { bytes: total, limit });
         }
@@ -135,6 +136,14 @@ impl<M: Carrier> Assembler<M> {
     }
 }
 
+/// Bytes that a tensor takes here: what is sent, or what a codec makes of it.
+fn bytes_of(tensor: &v1::Tensor) -> u64 {
+    let floats = tensor.dtype == i32::from(v1::DType::F32);
+    let decoded = tensor.shape.iter().try_fold(4u64, |bytes, &extent| bytes.checked_mul(extent));
+    // A shape beyond all bounds is refused by name when it is decoded.
+    tensor.data_bytes.max(decoded.filter(|_| floats).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -144,7 +153,7 @@ mod tests {
     fn message(lengths: &[usize]) -> v1::StageWeights {
         let tensor = |(i, &n): (usize, &usize)| v1::Tensor {
             name: format!("t{i}"),
-            dtype: 1,
+            dtype: v1::DType::U8.into(),
             shape: vec![n as u64],
             data: (0..n).map(|j| (i + j / 7) as u8).collect::<Vec<u8>>().into(),
             data_bytes: n as u64,
@@ -201,6 +210,18 @@ mod tests {
         assert!(split(&mut m).is_empty());
         let done = Assembler::new(m, 100).unwrap().finish().unwrap();
         assert_eq!(done.tensors[0].data.as_ptr(), before);
+    }
+
+    #[test]
+    fn what_a_codec_would_make_of_it_counts() {
+        let mut m = message(&[10]);
+        m.tensors[0].shape = vec![1 << 10, 1 << 20];
+        m.tensors[0].dtype = v1::DType::F32.into();
+        let error = Assembler::new(m, 1000).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the message's tensors have 4294967296 bytes, at most 1000 are accepted"
+        );
     }
 
     #[test]

@@ -8,13 +8,15 @@ mod frames;
 mod group;
 mod parts;
 
+use bytes::Bytes;
+
 pub use self::{
     chunk::{Assembler, CHUNK_BYTES, Carrier, split},
     frames::{Frame, Frames, Sequence},
     parts::{Part, receive, send},
 };
 use crate::{
-    codec::Codec,
+    codec::{Codec, F32},
     tensor::{DType, HostTensor, TensorError},
 };
 
@@ -29,7 +31,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/cleave_descriptor.bin"));
 
 /// Version of the split protocol; raised whenever an old peer would misunderstand a new one.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The tensors that cross a cut, by name, in the order the model made them.
 pub type NamedTensors = Vec<(String, HostTensor)>;
@@ -62,10 +64,22 @@ impl From<WireError> for tonic::Status {
 
 /// Encodes tensors for the wire.
 pub fn encode(tensors: NamedTensors, codec: &dyn Codec) -> Vec<v1::Tensor> {
-    tensors.into_iter().map(|(name, tensor)| encode_one(name, tensor, codec)).collect()
+    encode_with(tensors, |_, tensor| codec.encode(tensor))
 }
 
-fn encode_one(name: String, tensor: HostTensor, codec: &dyn Codec) -> v1::Tensor {
+/// The same with `encode` for the floats of each tensor, by name.
+pub fn encode_with(
+    tensors: NamedTensors,
+    mut encode: impl FnMut(&str, HostTensor) -> Bytes,
+) -> Vec<v1::Tensor> {
+    tensors.into_iter().map(|(name, tensor)| encode_one(name, tensor, &mut encode)).collect()
+}
+
+fn encode_one(
+    name: String,
+    tensor: HostTensor,
+    encode: impl FnOnce(&str, HostTensor) -> Bytes,
+) -> v1::Tensor {
     let dtype = match tensor.dtype() {
         DType::I64 => v1::DType::I64,
         DType::U8 => v1::DType::U8,
@@ -73,7 +87,10 @@ fn encode_one(name: String, tensor: HostTensor, codec: &dyn Codec) -> v1::Tensor
     };
     let shape = tensor.shape().iter().map(|&d| d as u64).collect();
     // Codecs are for floats; integers (labels, ids) always cross as they are.
-    let data = if dtype == v1::DType::F32 { codec.encode(tensor) } else { tensor.into_data() };
+    let data = match dtype {
+        v1::DType::F32 => encode(&name, tensor),
+        _ => tensor.into_data(),
+    };
     let data_bytes = data.len() as u64;
     v1::Tensor { name, dtype: dtype.into(), shape, data, data_bytes }
 }
@@ -103,22 +120,19 @@ fn decode_one(t: v1::Tensor, codec: &dyn Codec) -> Result<(String, HostTensor), 
     }
 }
 
-/// The labels of a training message: one INT64 tensor.
-pub fn labels(
-    tensor: Option<v1::Tensor>,
-    codec: &dyn Codec,
-) -> Result<(String, HostTensor), WireError> {
-    decode_one(tensor.ok_or(WireError::Missing("labels"))?, codec)
+/// The labels of a training message; they cross as they are.
+pub fn labels(tensor: Option<v1::Tensor>) -> Result<HostTensor, WireError> {
+    Ok(decode_one(tensor.ok_or(WireError::Missing("labels"))?, &F32)?.1)
 }
 
 /// The labels as a message field.
-pub fn encode_labels(labels: HostTensor, codec: &dyn Codec) -> v1::Tensor {
-    encode_one("labels".into(), labels, codec)
+pub fn encode_labels(labels: HostTensor) -> v1::Tensor {
+    encode_one("labels".into(), labels, |_, labels| F32.encode(labels))
 }
 
 /// Every field in which two agreements differ, one line a field; empty when they agree.
 ///
-/// The split point and the weights are the edge's to choose; the cloud checks those on its own.
+/// The split point, the codecs and the weights are the edge's to choose; the cloud checks those on its own.
 pub fn differences(edge: &v1::Agreement, cloud: &v1::Agreement) -> Vec<String> {
     let mut lines = Vec::new();
     let mut compare = |what: &str, edge: &str, cloud: &str| {
@@ -134,8 +148,6 @@ pub fn differences(edge: &v1::Agreement, cloud: &v1::Agreement) -> Vec<String> {
     if edge.spec_hash != cloud.spec_hash {
         compare("model spec", &edge.spec, &cloud.spec);
     }
-    compare("activation codec", &edge.activation_codec, &cloud.activation_codec);
-    compare("gradient codec", &edge.gradient_codec, &cloud.gradient_codec);
     compare("quantize.weights", &edge.weight_format, &cloud.weight_format);
     lines
 }
@@ -145,7 +157,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::F32;
 
     proptest! {
         #[test]
