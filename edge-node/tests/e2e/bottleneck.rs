@@ -1,9 +1,6 @@
 //! Learned bottlenecks with the real programs: trained across the link, served, refused elsewhere.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::fs;
 
 use cleave_shared::{
     checkpoint::RunStore,
@@ -23,24 +20,6 @@ fn config(codec: &str) -> String {
         .replace("epochs = 3", "epochs = 8")
         .replace("split_point = 2", "split_point = 4")
         .replace("[train]\n", &codec)
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-async fn done(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {errors}\n{}", nodes.logs());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn refused(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && text.lines().count() == 1, "{text}");
-    text
 }
 
 fn classes(reply: &ModelInferResponse) -> Vec<i64> {
@@ -64,12 +43,12 @@ fn stages(nodes: &Nodes, node: &str, run: &str) -> Vec<String> {
 async fn a_bottleneck_is_trained_served_and_bound_to_its_cut() {
     let mut nodes = Nodes::new(&config("f32"));
     nodes.start_cloud().await;
-    done(&nodes, &["train", "--run", "a"]).await;
+    nodes.done(&["train", "--run", "a"]).await;
     let small = ["--width", "16", "--stride", "2", "--name", "b"];
-    let bad = refused(&nodes, &["bottleneck", "train", "--width", "8", "--stride", "3"]).await;
+    let bad = nodes.refused(&["bottleneck", "train", "--width", "8", "--stride", "3"]).await;
     assert!(bad.contains("--at: a stride of 3 does not divide [8, 2, 2]"), "{bad}");
     let train = [&["bottleneck", "train", "--run", "a", "--epochs", "20"], &small[..]].concat();
-    let said = done(&nodes, &train).await;
+    let said = nodes.done(&train).await;
     assert!(said.contains("activation has 128 bytes, its code 16;"), "{said}");
     assert_eq!(stages(&nodes, "edge", "b"), ["encode"]);
     assert_eq!(stages(&nodes, "cloud", "b"), ["decode"]);
@@ -107,7 +86,7 @@ async fn losses_fell_and_a_killed_run_goes_on(nodes: &mut Nodes, train: &[&str])
     let first = losses();
     assert_eq!(first.len(), 800);
     assert!(first[799] * 4.0 < first[0], "{} to {}", first[0], first[799]);
-    let text = refused(nodes, train).await;
+    let text = nodes.refused(train).await;
     assert!(text.contains("run b exists: continue it with --resume"), "{text}");
     // A cloud that lost its newest checkpoint: both go on from the one before, to the same end.
     let encoder = nodes.runs().join("edge/b/step-00000800/encode.safetensors");
@@ -116,7 +95,7 @@ async fn losses_fell_and_a_killed_run_goes_on(nodes: &mut Nodes, train: &[&str])
     nodes.cloud = None;
     fs::remove_dir_all(nodes.runs().join("cloud/b/step-00000800")).unwrap();
     nodes.start_cloud().await;
-    let text = done(nodes, &[train, &["--resume"]].concat()).await;
+    let text = nodes.done(&[train, &["--resume"]].concat()).await;
     assert!(text.contains("trained b: 800 steps"), "{text}");
     assert!(nodes.runs().join("cloud/b/step-00000800").is_dir());
     assert_eq!(weights(), before, "bit for bit");
@@ -127,14 +106,14 @@ async fn it_is_no_model(nodes: &Nodes) {
     for words in
         [&["validate", "--run", "b"][..], &["serve", "--run", "b"], &["audit", "--run", "b"]]
     {
-        let text = refused(nodes, words).await;
+        let text = nodes.refused(words).await;
         assert!(text.contains("b is a bottleneck of run:a:320, served as codec"), "{text}");
     }
     // The newest run is that of the model.
-    let text = done(nodes, &["validate"]).await;
+    let text = nodes.done(&["validate"]).await;
     assert!(text.starts_with("a after 320 steps"), "{text}");
     let set = ["train", "--set", "codec.activation=\"bottleneck:b\""];
-    let text = refused(nodes, &set).await;
+    let text = nodes.refused(&set).await;
     assert!(text.contains("\"bottleneck:b\" belongs to weights that do not change"), "{text}");
 }
 
@@ -142,40 +121,31 @@ async fn bound_to_its_cut(nodes: &Nodes, input: HostTensor, through: &ModelInfer
     nodes.write_config(&config("bottleneck:b").replace("split_point = 4", "split_point = 2"));
     let words = "codec.activation: bottleneck b is for split point 4 of run:a:320, not for split \
                  point 2 of run:a:320";
-    says(nodes, words).await;
+    nodes.edge_says(words).await;
     // What was in force stays in force.
     let reply = nodes.infer(input.clone()).await.unwrap();
     assert_eq!(reply.raw_output_contents, through.raw_output_contents);
     nodes.write_config(&config("bottleneck:c"));
-    says(nodes, "codec.activation: c is no bottleneck of").await;
+    nodes.edge_says("codec.activation: c is no bottleneck of").await;
 }
 
 #[tokio::test]
 async fn a_cloud_that_lacks_the_decoder_or_does_not_allow_it_says_so() {
     let mut nodes = Nodes::new(&config("f32").replace("epochs = 8", "epochs = 1"));
     nodes.start_cloud().await;
-    done(&nodes, &["train", "--run", "a"]).await;
+    nodes.done(&["train", "--run", "a"]).await;
     let words =
         ["bottleneck", "train", "--width", "2", "--stride", "2", "--epochs", "1", "--name", "b"];
-    done(&nodes, &words).await;
+    nodes.done(&words).await;
     let moved = nodes.path().join("moved");
     fs::rename(nodes.runs().join("cloud/b"), moved).unwrap();
     nodes.write_config(&config("bottleneck:b"));
     nodes.launch_edge();
-    says(&nodes, "activation codec: the cloud has no run b").await;
+    nodes.edge_says("activation codec: the cloud has no run b").await;
 
     nodes.cloud = None;
     let only = "[codec]\nallowed = [\"f32\"]\n";
     nodes.write_config(&config("bottleneck:b").replace("[codec]\n", only));
     nodes.start_cloud().await;
-    says(&nodes, "\"bottleneck:b:40\" is not in codec.allowed").await;
-}
-
-/// Waits until the edge has these words in its log.
-async fn says(nodes: &Nodes, words: &str) {
-    let seen = async || {
-        let text = fs::read_to_string(nodes.path().join("edge.log")).unwrap();
-        text.contains(words).then_some(())
-    };
-    eventually(words, seen).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+    nodes.edge_says("\"bottleneck:b:40\" is not in codec.allowed").await;
 }
