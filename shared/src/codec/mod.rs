@@ -37,7 +37,7 @@ pub use self::{
     name::{CodecError, CodecName, FAMILIES, by_name},
     randk::RandK,
     sender::{LeftOut, Sender, seed},
-    sparse::Share,
+    sparse::{Share, of_what_was_sent},
     topk::TopK,
 };
 use crate::tensor::{HostTensor, TensorError};
