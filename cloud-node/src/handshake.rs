@@ -1,19 +1,24 @@
 //! Whether an edge's half and ours are halves of one model.
 
+use std::sync::Arc;
+
 use cleave_shared::{
-    checkpoint::WeightsId,
-    codec::{Codecs, SharedCodec},
+    checkpoint::{RunStore, WeightsId},
+    codec::{Codecs, LearnedName, SharedCodec},
     config::Config,
     model::ModelSpec,
     wire::{differences, v1::Agreement},
 };
 use tonic::Status;
 
+use crate::bottlenecks::Bottlenecks;
+
 /// What the cloud insists on.
 pub struct Handshake {
     own: Agreement,
     spec: ModelSpec,
     codecs: Codecs,
+    bottlenecks: Bottlenecks,
 }
 
 /// Which tail an edge asks for: stages `split..` of these weights.
@@ -32,10 +37,12 @@ pub struct Agreed {
 }
 
 impl Handshake {
-    pub fn new(config: &Config) -> Self {
+    /// `store`: this node's runs, where bottlenecks are.
+    pub fn new(config: &Config, store: Arc<RunStore>) -> Self {
         let own = config.agreement(config.split(), "");
         let codecs = Codecs::new(&config.codec.allowed);
-        Self { own, spec: config.model.clone(), codecs }
+        let bottlenecks = Bottlenecks::new(config, store);
+        Self { own, spec: config.model.clone(), codecs, bottlenecks }
     }
 
     /// A codec by its name, if it is allowed here.
@@ -57,8 +64,14 @@ impl Handshake {
             let codec = self.codecs.get(name);
             codec.map_err(|e| lines.push(format!("{what} codec: {e}"))).ok()
         };
-        let activation_codec = codec("activation", &edge.activation_codec);
         let gradient_codec = codec("gradient", &edge.gradient_codec);
+        let activation_codec = match LearnedName::is_meant(&edge.activation_codec) {
+            false => codec("activation", &edge.activation_codec),
+            true => {
+                let learned = self.bottlenecks.get(edge);
+                learned.map_err(|e| lines.push(format!("activation codec: {e}"))).ok()
+            }
+        };
         if !lines.is_empty() {
             let lines = lines.join("; ");
             return Err(Status::failed_precondition(format!("edge and cloud differ: {lines}")));
@@ -80,9 +93,14 @@ mod tests {
 
     use super::*;
 
+    /// Nothing is in it.
+    fn store() -> Arc<RunStore> {
+        Arc::new(RunStore::new("no-runs"))
+    }
+
     #[test]
     fn everything_that_differs_is_named() {
-        let handshake = Handshake::new(&Config::default());
+        let handshake = Handshake::new(&Config::default(), store());
         let good = Agreement { weights: "seed:7".into(), ..handshake.own.clone() };
         let agreed = handshake.check(Some(&good)).unwrap();
         assert_eq!(agreed.cut, Cut { split: 4, weights: WeightsId::Seed(7) });
@@ -117,7 +135,7 @@ mod tests {
     fn codecs_are_the_edges_choice_among_those_allowed() {
         let mut config = Config::default();
         config.codec.allowed = vec!["f32".into(), "topk".into()];
-        let handshake = Handshake::new(&config);
+        let handshake = Handshake::new(&config, store());
         let asked = |activation: &str, gradient: &str| {
             handshake.check(Some(&Agreement {
                 activation_codec: activation.into(),

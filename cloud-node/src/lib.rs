@@ -8,6 +8,7 @@
 //! logits). The node keeps no state of an edge between two inference requests, so any replica can
 //! answer any of them. `profile` measures this machine for the planner of an edge.
 
+mod bottlenecks;
 pub mod cli;
 mod clock;
 mod generate;

@@ -100,8 +100,8 @@ fn serve_metrics(listener: TcpListener) {
 /// The services and what they stand on.
 fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Groups), String> {
     let clock = Arc::new(Clock::start());
-    let handshake = Arc::new(Handshake::new(config));
     let store = Arc::new(config.runs.open("cloud")?);
+    let handshake = Arc::new(Handshake::new(config, store.clone()));
     let library = Library::open(&config.model, store, config.weights.file.as_deref());
     let library = Arc::new(library.map_err(|e| format!("weights.file: {e}"))?);
     let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);

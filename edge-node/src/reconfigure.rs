@@ -9,7 +9,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -144,6 +144,11 @@ impl Reconfigurer {
             );
         }
         self.make_ready(target, likely);
+        let deployed = self.outlets.deployed.borrow().clone();
+        if let Some(deployed) = deployed.filter(|d| !d.bound.load(Ordering::Relaxed)) {
+            self.ready.deployer().agree(&deployed).await?;
+            tracing::info!("the cloud has agreed");
+        }
         if asked == self.config {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Instant};
 
 use cleave_shared::{
     checkpoint::TrainingRun,
-    codec::{Sender, SharedCodec},
+    codec::{Sender, SharedCodec, of_what_was_sent},
     model::{ForwardPass, LossPass, ModelError, Segment, Side, Update},
     session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
@@ -48,6 +48,8 @@ struct Waiting {
     /// Micro-batches of the step.
     count: u32,
     pass: ForwardPass,
+    /// What came from the edge, if that was a part of its activation.
+    sent: Option<NamedTensors>,
 }
 
 /// Opens or resumes the run in `held`; gives the step that both sides continue from, and how the edge
@@ -161,10 +163,11 @@ impl Run {
                 own.forget();
             }
             let (output, pass) = own.tail.forward(&activation, want_gradient)?;
-            Ok((wire::encode(output, own.activation_codec.as_ref()), pass))
+            let sent = own.activation_codec.is_sparse().then_some(activation);
+            Ok((wire::encode(output, own.activation_codec.as_ref()), pass, sent))
         };
-        let (activation, pass) = self.compute(shared, job).await?.map_err(model_status)?;
-        self.passes.insert(index, Waiting { step: id, count, pass });
+        let (activation, pass, sent) = self.compute(shared, job).await?.map_err(model_status)?;
+        self.passes.insert(index, Waiting { step: id, count, pass, sent });
         Ok(v1::TrainForwarded { id, micro_batch: index, activation, tail_ms: ms_since(begin) })
     }
 
@@ -177,7 +180,7 @@ impl Run {
         shared: &Shared,
     ) -> Result<v1::TrainPrepared, Status> {
         let waiting = self.passes.remove(&index).filter(|waiting| waiting.step == id);
-        let Waiting { count, pass, .. } = waiting.ok_or_else(|| {
+        let Waiting { count, pass, sent, .. } = waiting.ok_or_else(|| {
             Status::aborted(format!(
                 "a gradient of micro-batch {index} of step {id}, which is not here"
             ))
@@ -185,7 +188,10 @@ impl Run {
         let place = self.ledger.prepare(id, index, count).map_err(disorder)?;
         let received_ns = shared.clock.now_ns();
         let job = move |own: &mut Own| {
-            let gradient = own.tail.backward(pass, &gradient)?;
+            let mut gradient = own.tail.backward(pass, &gradient)?;
+            if let Some(sent) = sent {
+                gradient = of_what_was_sent(gradient, &sent);
+            }
             // Loss and right answers are the edge's to know.
             Ok(LossPass { loss: 0.0, correct: 0, gradient })
         };
@@ -206,7 +212,11 @@ impl Run {
             if place.first {
                 own.forget();
             }
-            own.tail.loss_pass(&activation, &labels, loss, share, want_gradient)
+            let mut done = own.tail.loss_pass(&activation, &labels, loss, share, want_gradient)?;
+            if own.activation_codec.is_sparse() {
+                done.gradient = of_what_was_sent(done.gradient, &activation);
+            }
+            Ok(done)
         };
         self.add_up(id, index, place.last, received_ns, job, shared).await
     }

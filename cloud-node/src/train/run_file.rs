@@ -44,7 +44,7 @@ impl RunFile {
     }
 
     /// The file of a run, if it was opened before.
-    fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
+    pub fn read(store: &RunStore, run: &str) -> Result<Option<Self>, CheckpointError> {
         store.fetch_file(run, Self::NAME)?;
         let path = store.run_dir(run).join(Self::NAME);
         let shown = || path.display().to_string();

@@ -5,6 +5,7 @@
 //! run of split training, whose loss is distillation. What comes of it is the run's folder on each node: the
 //! encoder here, the decoder there. It is served as the codec `bottleneck:RUN`.
 
+mod codec;
 mod taught;
 
 use std::{collections::HashMap, sync::Arc};
@@ -18,6 +19,7 @@ use cleave_shared::{
     tensor::DType,
 };
 
+pub use self::codec::{activation_codec, refuse_in_training};
 use self::taught::Taught;
 use crate::{
     chosen::Chosen,

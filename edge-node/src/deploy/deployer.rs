@@ -1,19 +1,20 @@
 //! Makes deployments: brings the weights where they are needed, agrees with the cloud, builds.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
-    codec,
     compute::ComputePool,
     config::Config,
     data::Normalisation,
     model::{Exit, Segment, StageShelf},
     wire::v1::Agreement,
 };
+use tonic::Code;
 
 use super::{Deployment, Pointer, Target};
 use crate::{
+    bottleneck::activation_codec,
     cloud::{CloudClient, explain},
     exits,
     train::RunRecord,
@@ -24,6 +25,27 @@ const CLOCK_SAMPLES: usize = 5;
 
 /// Loads that may wait.
 const LOADS: usize = 16;
+
+/// Why the cloud has not agreed.
+enum Unbound {
+    /// It is not there.
+    Absent(String),
+    Refused(String),
+}
+
+impl From<Unbound> for String {
+    fn from(unbound: Unbound) -> Self {
+        match unbound {
+            Unbound::Absent(text) | Unbound::Refused(text) => text,
+        }
+    }
+}
+
+impl From<String> for Unbound {
+    fn from(text: String) -> Self {
+        Unbound::Refused(text)
+    }
+}
 
 /// What every deployment of this process has in common.
 pub struct Deployer {
@@ -69,20 +91,29 @@ impl Deployer {
     }
 
     /// What both nodes have to agree on for this target.
-    pub fn agreement(&self, target: &Target) -> Agreement {
+    fn agreement(&self, target: &Target, codec: &str) -> Agreement {
         let agreement = self.config.agreement(target.split, &target.weights.to_string());
-        Agreement { activation_codec: target.codec.clone(), ..agreement }
+        Agreement { activation_codec: codec.into(), ..agreement }
     }
 
     /// Makes the deployment of a target; the error is one line.
     pub async fn deploy(&self, target: Target) -> Result<Deployment, String> {
         self.config.model.check_split(target.split).map_err(|e| e.to_string())?;
         self.bring_head(&target).await?;
-        let codec = codec::by_name(&target.codec).map_err(|e| format!("codec.activation: {e}"))?;
-        let mut agreement = self.agreement(&target);
-        if target.split < self.config.model.stage_count() {
-            self.bind(&target, &agreement).await?;
-        }
+        let codec = activation_codec(&self.config, &target);
+        let codec = codec.map_err(|problem| format!("codec.activation: {problem}"))?;
+        let mut agreement = self.agreement(&target, codec.name());
+        let exits = self.exits(&target);
+        let agreed = match target.split < self.config.model.stage_count() {
+            true => self.bind(&target, &agreement).await,
+            false => Ok(()),
+        };
+        // Without a cloud, exits answer alone until there is one.
+        let alone = !exits.is_empty() && self.config.exits.when_offline;
+        let bound = match agreed {
+            Err(Unbound::Absent(_)) if alone => false,
+            outcome => outcome.map(|()| true)?,
+        };
         agreement.spec.clear();
         let head = self.build(&target).await?;
         if let WeightsId::Run { run, step } = &target.weights {
@@ -90,9 +121,16 @@ impl Deployer {
         }
         let stages = self.config.model.stage_count();
         let normalisation = self.normalisation(&target)?;
-        let exits = self.exits(&target);
-        let head = Arc::new(head);
-        Ok(Deployment { target, stages, head, exits, codec, agreement, normalisation })
+        let (head, bound) = (Arc::new(head), bound.into());
+        Ok(Deployment { target, stages, head, exits, codec, agreement, bound, normalisation })
+    }
+
+    /// Asks the cloud about a deployment that was made without it.
+    pub async fn agree(&self, deployment: &Deployment) -> Result<(), String> {
+        let agreement = self.agreement(&deployment.target, deployment.codec.name());
+        self.bind(&deployment.target, &agreement).await?;
+        deployment.bound.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The exits of a target. What is wrong with them is no reason to serve nothing.
@@ -138,8 +176,14 @@ impl Deployer {
     }
 
     /// The handshake; stages that the cloud lacks are given to it.
-    async fn bind(&self, target: &Target, agreement: &Agreement) -> Result<(), String> {
-        let missing = self.cloud.bind(agreement).await.map_err(|s| self.explain(&s))?;
+    async fn bind(&self, target: &Target, agreement: &Agreement) -> Result<(), Unbound> {
+        let missing = self.cloud.bind(agreement).await.map_err(|status| {
+            let text = self.explain(&status);
+            match status.code() {
+                Code::Unavailable => Unbound::Absent(text),
+                _ => Unbound::Refused(text),
+            }
+        })?;
         if !missing.is_empty() {
             self.give(target, agreement, missing).await?;
         }

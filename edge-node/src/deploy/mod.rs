@@ -10,7 +10,7 @@ mod run;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use cleave_shared::{
@@ -38,13 +38,15 @@ pub struct Deployment {
     /// Number of stages: at this split point the edge needs no cloud.
     pub stages: usize,
     pub head: Arc<Segment>,
-    /// Of activations.
-    pub codec: SharedCodec,
     /// In the order of their stages; none unless `exits.enabled`.
     pub exits: Arc<[Exit]>,
+    /// Of activations.
+    pub codec: SharedCodec,
     /// Sent with every request, so that the cloud keeps no state; without the spec, which the
     /// handshake has compared.
     pub agreement: Agreement,
+    /// Whether the cloud has agreed; until it has, exits answer alone.
+    pub bound: AtomicBool,
     /// What was done to the inputs that these weights were trained on.
     pub normalisation: Vec<Normalisation>,
 }

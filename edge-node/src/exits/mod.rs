@@ -12,7 +12,7 @@ mod samples;
 mod stored;
 mod train;
 
-use cleave_shared::config::Config;
+use cleave_shared::{config::Config, model::exit_sizes};
 
 pub use self::{
     answer::Left,
@@ -30,6 +30,6 @@ fn place(config: &Config, asked: &str) -> Result<usize, String> {
             .parse()
             .map_err(|_| format!("--after: {asked:?} is no stage; known: {}", names.join(", ")))?,
     };
-    let sizes = cleave_shared::model::exit_sizes(&config.model, place);
+    let sizes = exit_sizes(&config.model, place);
     sizes.map(|_| place).map_err(|problem| format!("--after: {asked}: {problem}"))
 }

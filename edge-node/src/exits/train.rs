@@ -68,16 +68,11 @@ pub async fn train(config: &Config, options: &Options) -> Result<Vec<String>, St
 /// Fetches weights of stages before an exit that only the cloud holds.
 async fn bring_stages(chosen: &Chosen, split: usize) -> Result<(), String> {
     let Chosen { config, weights, .. } = chosen;
+    let codec = config.codec.activation.clone();
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
     let deployer = Deployer::new(config, client)?;
-    deployer
-        .bring_head(&Target {
-            split,
-            codec: config.codec.activation.clone(),
-            weights: weights.clone(),
-        })
-        .await
+    deployer.bring_head(&Target { split, codec, weights: weights.clone() }).await
 }
 
 fn learn(

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use cleave_shared::{
     checkpoint::{Library, RunStore, TrainingRun, WeightsId},
-    codec::{Sender, SharedCodec},
+    codec::{Sender, SharedCodec, of_what_was_sent},
     compute::ComputePool,
     config::Config,
     model::{ForwardPass, Segment, Side, Update},
@@ -219,7 +219,10 @@ impl Head {
             let activation = wire::decode(activation, codec).map_err(|e| e.to_string())?;
             let last = own.last.as_mut().ok_or("the last stages are not here")?;
             let done = last.loss_pass(&activation, &labels, loss, share, true);
-            let done = done.map_err(|e| e.to_string())?;
+            let mut done = done.map_err(|e| e.to_string())?;
+            if own.activation_codec.is_sparse() {
+                done.gradient = of_what_was_sent(done.gradient, &activation);
+            }
             let encode = |name: &str, tensor| own.gradients.encode(name, tensor, step, index);
             let gradient = wire::encode_with(done.gradient, encode);
             let times = [begin, Instant::now()];

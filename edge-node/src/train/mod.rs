@@ -43,7 +43,7 @@ pub use self::{
     timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},
     trainer::Outcome,
 };
-use crate::{cloud::CloudClient, deploy::Pointer, group, stack};
+use crate::{bottleneck::refuse_in_training, cloud::CloudClient, deploy::Pointer, group, stack};
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +82,7 @@ pub async fn train_observed(
     options: &Options,
     observer: Option<Observer>,
 ) -> Result<Outcome, String> {
+    refuse_in_training(config)?;
     let id = RunDir::choose(config, options)?;
     let prepared = PreparedData::find(config, options.data_of.as_ref().unwrap_or(&id))?;
     let record = RunRecord::new(config, prepared);

@@ -1,7 +1,5 @@
 //! Early exits with the real programs: trained, served, and answering for a cloud that is gone.
 
-use std::process::{Command, Output};
-
 use cleave_shared::{
     data::{Part, gather},
     model::loss::argmax,
@@ -26,24 +24,6 @@ fn config(threshold: f64) -> String {
         .replace("epochs = 3", "epochs = 8")
         .replace("split_point = 2", "split_point = 4")
         .replace("[train]\n", &exits)
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-async fn done(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {errors}\n{}", nodes.logs());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn refused(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && text.lines().count() == 1, "{text}");
-    text
 }
 
 fn text(reply: &ModelInferResponse, key: &str) -> String {
@@ -93,15 +73,15 @@ async fn http(nodes: &Nodes, head: &str, body: &str) -> String {
 async fn exits_answer_when_they_are_sure_and_when_the_cloud_is_gone() {
     let mut nodes = Nodes::new(&config(0.9));
     nodes.start_cloud().await;
-    done(&nodes, &["train", "--run", "a"]).await;
-    let none = refused(&nodes, &["exits", "report"]).await;
+    nodes.done(&["train", "--run", "a"]).await;
+    let none = nodes.refused(&["exits", "report"]).await;
     assert!(none.contains("there are none for run:a:"), "{none}");
-    let bad = refused(&nodes, &["exits", "train", "--after", "pool9"]).await;
+    let bad = nodes.refused(&["exits", "train", "--after", "pool9"]).await;
     assert!(bad.contains("\"pool9\" is no stage; known: conv1, pool1"), "{bad}");
-    let table = done(&nodes, &["exits", "train", "--after", "pool1,4"]).await;
+    let table = nodes.done(&["exits", "train", "--after", "pool1,4"]).await;
     assert!(table.contains("pool1.safetensors") && table.contains("at pool2"), "{table}");
 
-    let report = done(&nodes, &["exits", "report", "--part", "test", "--json"]).await;
+    let report = nodes.done(&["exits", "report", "--part", "test", "--json"]).await;
     let report: Value = serde_json::from_str(&report).unwrap();
     let accuracy = |exit: usize| report["exits"][exit]["accuracy"].as_f64().unwrap();
     assert!(accuracy(1) > 0.8, "{report}");
@@ -116,6 +96,7 @@ async fn exits_answer_when_they_are_sure_and_when_the_cloud_is_gone() {
     nodes.start_edge().await;
     samples_leave_one_by_one(&nodes, shares[4]).await;
     the_cloud_is_gone(&mut nodes, accuracy(1)).await;
+    an_edge_begins_alone(&mut nodes).await;
     exits_belong_to_their_weights(&mut nodes).await;
 }
 
@@ -193,12 +174,26 @@ async fn the_cloud_is_gone(nodes: &mut Nodes, floor: f64) {
     assert!(answer.contains("does not answer"), "{answer}");
 }
 
+/// An edge that is started without a cloud serves its exits, and all of the model once there is one.
+async fn an_edge_begins_alone(nodes: &mut Nodes) {
+    nodes.edge = None;
+    nodes.start_edge().await;
+    let input = digits(&nodes.config(), 8);
+    let alone = infer(nodes, &input, true).await.unwrap();
+    assert!(text(&alone, "exit").split(',').all(|name| name.starts_with("pool")));
+    let status = infer(nodes, &input, false).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    nodes.start_cloud().await;
+    let whole = eventually("the cloud", async || infer(nodes, &input, false).await.ok()).await;
+    assert!(whole.is_some(), "{}", nodes.logs());
+    nodes.edge_says("the cloud has agreed").await;
+}
+
 /// A run that was trained further has no exits; the edge says so and serves it without.
 async fn exits_belong_to_their_weights(nodes: &mut Nodes) {
     nodes.edge = None;
-    nodes.start_cloud().await;
     nodes.write_config(&config(0.9).replace("epochs = 8", "epochs = 9"));
-    done(nodes, &["train", "--run", "a", "--resume"]).await;
+    nodes.done(&["train", "--run", "a", "--resume"]).await;
     nodes.start_edge().await;
     let log = std::fs::read_to_string(nodes.path().join("edge.log")).unwrap();
     assert!(log.contains("served without exits: ") && log.contains("not run:a:360"), "{log}");

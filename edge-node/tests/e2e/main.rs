@@ -2,6 +2,7 @@
 //!
 //! `nodes` starts and stops them. They are one test binary, so that it is linked once.
 
+mod bottleneck;
 mod chaos;
 mod clients;
 mod cloud_protocol;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -149,6 +149,32 @@ impl Nodes {
         self.command(PathBuf::from(env!("CARGO_BIN_EXE_edge-node")), words)
     }
 
+    /// Runs `edge-node` with these words to its end, off the test's thread; what it printed.
+    pub async fn done(&self, words: &[&str]) -> String {
+        let output = output(self.edge_command(words)).await;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {errors}\n{}", self.logs());
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The one line with which `edge-node` refuses these words.
+    pub async fn refused(&self, words: &[&str]) -> String {
+        let output = output(self.edge_command(words)).await;
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    }
+
+    /// Waits until the edge has these words in its log.
+    pub async fn edge_says(&self, words: &str) {
+        let log = async || {
+            let text = fs::read_to_string(self.path().join("edge.log")).ok()?;
+            text.contains(words).then_some(())
+        };
+        eventually(words, log).await.unwrap_or_else(|| panic!("{}", self.logs()));
+    }
+
     fn command(&self, program: PathBuf, words: &[&str]) -> Command {
         assert!(program.is_file(), "{}: build the workspace first", program.display());
         let mut command = Command::new(program);
@@ -236,6 +262,11 @@ impl Nodes {
         let reply = self.client().await.model_infer(request(input)).await;
         reply.map(tonic::Response::into_inner)
     }
+}
+
+async fn output(mut command: Command) -> Output {
+    let ended = tokio::task::spawn_blocking(move || command.output());
+    ended.await.expect("it is waited for").expect("the program runs")
 }
 
 /// Waits until `look` sees something; `None` after [`PATIENCE`].

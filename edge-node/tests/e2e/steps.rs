@@ -1,9 +1,6 @@
 //! The five steps with the real programs: prepare, train, validate, tune, serve.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::fs;
 
 use cleave_shared::{
     checkpoint::RunStore,
@@ -13,26 +10,6 @@ use cleave_shared::{
 use serde_json::Value;
 
 use crate::nodes::{CONFIG, Nodes, digits, eventually};
-
-/// Runs a command to its end, off the test's thread; what it printed.
-async fn done(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {errors}\n{}", nodes.logs());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-async fn refused(nodes: &Nodes, words: &[&str]) -> String {
-    let output = output(nodes.edge_command(words)).await;
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text
-}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
@@ -47,16 +24,16 @@ fn trials(nodes: &Nodes, run: &str) -> Vec<Value> {
 async fn five_steps_take_the_digits_from_data_to_service() {
     let mut nodes = Nodes::new(CONFIG);
     nodes.start_cloud().await;
-    let prepared = json(&done(&nodes, &["prepare", "--run", "a", "--json"]).await);
+    let prepared = json(&nodes.done(&["prepare", "--run", "a", "--json"]).await);
     assert_eq!(prepared["collected"], 1797);
     assert_eq!(prepared["parts"]["test"]["samples"], 360);
     assert_eq!(prepared["normalisation"][0]["mean"].as_array().unwrap().len(), 1);
 
-    done(&nodes, &["train", "--run", "a", "--no-deploy"]).await;
-    let text = refused(&nodes, &["prepare", "--run", "a"]).await;
+    nodes.done(&["train", "--run", "a", "--no-deploy"]).await;
+    let text = nodes.refused(&["prepare", "--run", "a"]).await;
     assert!(text.contains("trained already"), "{text}");
 
-    let report = json(&done(&nodes, &["validate", "--run", "a", "--part", "test", "--json"]).await);
+    let report = json(&nodes.done(&["validate", "--run", "a", "--part", "test", "--json"]).await);
     let accuracy = report["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.5, "{report}");
     let counts = report["confusion"]["counts"].as_array().unwrap();
@@ -68,17 +45,17 @@ async fn five_steps_take_the_digits_from_data_to_service() {
     assert_eq!(right as f64 / all as f64, accuracy);
     let kept = nodes.runs().join("edge").join("a").join("validate-test.json");
     assert_eq!(json(&fs::read_to_string(kept).unwrap()), report);
-    let table = done(&nodes, &["validate", "--run", "a"]).await;
+    let table = nodes.done(&["validate", "--run", "a"]).await;
     assert!(table.contains("precision") && table.contains("180 samples for validation"), "{table}");
 
     let search = ["tune", "--run", "a", "--parallel", "2", "--split", "0,2", "--stop", "halving"];
-    let table = done(&nodes, &[&search[..], &["--trials", "3"]].concat()).await;
+    let table = nodes.done(&[&search[..], &["--trials", "3"]].concat()).await;
     assert!(table.contains("* the best: edge-node serve --run a-trial-"), "{table}");
     let first = trials(&nodes, "a");
     assert_eq!(first.len(), 3);
-    let text = refused(&nodes, &[&search[..], &["--trials", "4"]].concat()).await;
+    let text = nodes.refused(&[&search[..], &["--trials", "4"]].concat()).await;
     assert!(text.contains("go on with --resume"), "{text}");
-    done(&nodes, &[&search[..], &["--trials", "4", "--resume"]].concat()).await;
+    nodes.done(&[&search[..], &["--trials", "4", "--resume"]].concat()).await;
     let all = trials(&nodes, "a");
     assert_eq!(all.len(), 4);
     for trial in &first {
@@ -95,7 +72,7 @@ async fn five_steps_take_the_digits_from_data_to_service() {
 
 /// The edge does to raw digits what was done to those that the run learned from.
 async fn serves_what_was_measured(nodes: &mut Nodes, run: &str) {
-    let report = json(&done(nodes, &["validate", "--run", run, "--part", "test", "--json"]).await);
+    let report = json(&nodes.done(&["validate", "--run", run, "--part", "test", "--json"]).await);
     nodes.launch_edge_with(&["serve", "--run", run]);
     nodes.healthy(nodes.grpc_port).await;
     let input = digits(&nodes.config(), 360);
@@ -133,7 +110,7 @@ async fn a_search_that_was_killed_goes_on() {
     });
     begun.await.unwrap_or_else(|| panic!("{}", nodes.logs()));
     drop(search);
-    done(&nodes, &[&words[..], &["--resume"]].concat()).await;
+    nodes.done(&[&words[..], &["--resume"]].concat()).await;
     let trials = trials(&nodes, "a");
     assert_eq!(trials.len(), 2);
     assert!(trials.iter().all(|t| t["state"] == "done"), "{trials:?}");
@@ -178,12 +155,12 @@ async fn a_regression_from_a_file_is_the_least_squares_line() {
     let mut nodes = Nodes::new(REGRESSION);
     nodes.start_cloud().await;
     fs::write(nodes.path().join("line.csv"), line()).unwrap();
-    let text = refused(&nodes, &["train", "--run", "raw"]).await;
+    let text = nodes.refused(&["train", "--run", "raw"]).await;
     assert!(text.contains("5 rows cannot be used") && text.contains("prepare"), "{text}");
-    let text = done(&nodes, &["prepare", "--run", "a"]).await;
+    let text = nodes.done(&["prepare", "--run", "a"]).await;
     assert!(text.contains("102 samples of line.csv"), "{text}");
     assert!(text.contains("1 left out: x is not a number (first: line 100)"), "{text}");
-    let trained = done(&nodes, &["train", "--run", "a"]).await;
+    let trained = nodes.done(&["train", "--run", "a"]).await;
     assert!(trained.contains("RMSE"), "{trained}");
 
     // Least squares in closed form over the same training part, in the file's own units.
@@ -216,7 +193,7 @@ async fn a_regression_from_a_file_is_the_least_squares_line() {
     let offset = weight("linear.bias") - fitted * f64::from(scale.mean[0]);
     assert!((offset - intercept).abs() < 1e-4, "{offset} is not {intercept}");
 
-    let report = json(&done(&nodes, &["validate", "--run", "a", "--part", "test", "--json"]).await);
+    let report = json(&nodes.done(&["validate", "--run", "a", "--part", "test", "--json"]).await);
     assert!(report["rmse"].as_f64().unwrap() < 0.5 && report["r2"].as_f64().unwrap() > 0.99);
 
     nodes.launch_edge_with(&["serve", "--run", "a"]);
@@ -263,14 +240,14 @@ async fn a_language_model_is_measured_by_its_perplexity() {
     nodes.start_cloud().await;
     let text = "the cat sat on the mat and the dog sat on the log. ".repeat(60);
     fs::write(nodes.path().join("text.txt"), text).unwrap();
-    done(&nodes, &["train", "--run", "a"]).await;
+    nodes.done(&["train", "--run", "a"]).await;
     let path = nodes.runs().join("edge").join("a").join("metrics.jsonl");
     let lines = fs::read_to_string(path).unwrap();
     let last = lines.lines().map(json).rfind(|l| l["kind"] == "validation").unwrap();
     let trained = last["perplexity"].as_f64().unwrap();
     // 16 different characters: guessing by their frequency alone is above 10.
     assert!(trained < 6.0, "{last}");
-    let report = json(&done(&nodes, &["validate", "--run", "a", "--json"]).await);
+    let report = json(&nodes.done(&["validate", "--run", "a", "--json"]).await);
     let measured = report["perplexity"].as_f64().unwrap();
     assert!((measured / trained - 1.0).abs() < 1e-4, "{measured} is not {trained}");
     assert_eq!(report["accuracy"], last["accuracy"]);
@@ -317,10 +294,10 @@ async fn texts_of_any_length_are_told_apart() {
     let texts: String = (0..200).map(line).collect();
     fs::write(nodes.path().join("texts.jsonl"), texts + "{\"text\": \"\", \"label\": \"bad\"}\n")
         .unwrap();
-    let text = done(&nodes, &["prepare", "--run", "a"]).await;
+    let text = nodes.done(&["prepare", "--run", "a"]).await;
     assert!(text.contains("1 left out: the text is empty"), "{text}");
-    done(&nodes, &["train", "--run", "a"]).await;
-    let report = json(&done(&nodes, &["validate", "--run", "a", "--part", "test", "--json"]).await);
+    nodes.done(&["train", "--run", "a"]).await;
+    let report = json(&nodes.done(&["validate", "--run", "a", "--part", "test", "--json"]).await);
     assert!(report["accuracy"].as_f64().unwrap() > 0.9, "{report}");
     let names: Vec<&str> =
         report["classes"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
@@ -330,16 +307,16 @@ async fn texts_of_any_length_are_told_apart() {
 #[tokio::test]
 async fn what_no_step_can_do_is_one_line() {
     let nodes = Nodes::new(CONFIG);
-    let text = refused(&nodes, &["validate"]).await;
+    let text = nodes.refused(&["validate"]).await;
     assert!(text.contains("there is no run in"), "{text}");
-    let text = refused(&nodes, &["validate", "--run", "b"]).await;
+    let text = nodes.refused(&["validate", "--run", "b"]).await;
     assert!(text.contains("b was not trained"), "{text}");
-    let text = refused(&nodes, &["serve", "--run", "b"]).await;
+    let text = nodes.refused(&["serve", "--run", "b"]).await;
     assert!(text.contains("b was not trained"), "{text}");
-    let text = refused(&nodes, &["tune", "--split", "9"]).await;
+    let text = nodes.refused(&["tune", "--split", "9"]).await;
     assert!(text.contains("split point 9 is out of range"), "{text}");
-    let text = refused(&nodes, &["tune", "--codec", "f13"]).await;
+    let text = nodes.refused(&["tune", "--codec", "f13"]).await;
     assert!(text.contains("\"f13\" is unknown; allowed: f32"), "{text}");
-    let text = refused(&nodes, &["prepare", "--run", "../x"]).await;
+    let text = nodes.refused(&["prepare", "--run", "../x"]).await;
     assert!(text.contains("is not a run id"), "{text}");
 }

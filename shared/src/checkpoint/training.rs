@@ -83,15 +83,6 @@ impl TrainingRun {
         Ok(Segment::build_adapted(spec, range, base, here, factors)?)
     }
 
-    /// What this node had left out of the gradients that it sent up to `step`.
-    pub fn left_out(&self, step: u64) -> Result<LeftOut, LibraryError> {
-        let store = self.library.store();
-        if step == 0 || !store.stages(&self.id, step)?.contains(LEFT_OUT) {
-            return Ok(LeftOut::new());
-        }
-        Ok(store.read(&self.id, step, LEFT_OUT)?.weights)
-    }
-
     /// The model's half, which learns nothing, and this side's half of the bottleneck at the cut.
     fn with_bottleneck(
         &self,
@@ -120,6 +111,15 @@ impl TrainingRun {
         Ok(segment)
     }
 
+    /// What this node had left out of the gradients that it sent up to `step`.
+    pub fn left_out(&self, step: u64) -> Result<LeftOut, LibraryError> {
+        let store = self.library.store();
+        if step == 0 || !store.stages(&self.id, step)?.contains(LEFT_OUT) {
+            return Ok(LeftOut::new());
+        }
+        Ok(store.read(&self.id, step, LEFT_OUT)?.weights)
+    }
+
     /// Writes this half of `step`, and what it has left out of gradients.
     pub fn write(
         &self,
@@ -129,6 +129,7 @@ impl TrainingRun {
     ) -> Result<(), CheckpointError> {
         let store = self.library.store();
         if self.training.bottleneck.is_some() {
+            // The rest is the model's, which stays as it is.
             state.retain(|s| [ENCODER, DECODER].contains(&s.stage.as_str()));
         }
         if !left_out.is_empty() {
@@ -136,9 +137,6 @@ impl TrainingRun {
             state.push(StageState { stage, weights: left_out, optimizer });
         }
         let state = &state;
-        if self.training.bottleneck.is_some() {
-            return store.write(&self.id, step, state);
-        }
         match &self.training.lora {
             None => store.write(&self.id, step, state),
             Some(lora) => {

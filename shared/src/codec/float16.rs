@@ -20,8 +20,24 @@ pub struct F16;
 /// The upper half of FP32.
 pub struct BF16;
 
+/// `half` rounds one value at a time; this is vector code.
+fn to_bf16(values: &[f32], halves: &mut [bf16]) {
+    for (half, value) in halves.iter_mut().zip(values) {
+        let bits = value.to_bits();
+        // Half of what is cut off is added, less a bit where the last one that stays is even.
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        // NaN could be rounded to infinity, and is made quiet instead.
+        let bits = if value.is_nan() { bits | 0x0040_0000 } else { rounded };
+        *half = bf16::from_bits((bits >> 16) as u16);
+    }
+}
+
+fn to_f16(values: &[f32], halves: &mut [f16]) {
+    halves.convert_from_f32_slice(values);
+}
+
 macro_rules! half_codec {
-    ($codec:ident, $float:ident, $name:literal, $dtype:expr) => {
+    ($codec:ident, $float:ident, $name:literal, $dtype:expr, $encode:ident) => {
         impl Codec for $codec {
             fn name(&self) -> &str {
                 $name
@@ -31,7 +47,7 @@ macro_rules! half_codec {
                 let data = tensor.into_data();
                 let values = words::<f32>(&data);
                 let mut halves = vec![$float::ZERO; values.len()];
-                halves.convert_from_f32_slice(&values);
+                $encode(&values, &mut halves);
                 into_bytes(halves)
             }
 
@@ -53,8 +69,8 @@ macro_rules! half_codec {
     };
 }
 
-half_codec!(F16, f16, "f16", DType::F16);
-half_codec!(BF16, bf16, "bf16", DType::BF16);
+half_codec!(F16, f16, "f16", DType::F16, to_f16);
+half_codec!(BF16, bf16, "bf16", DType::BF16, to_bf16);
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +99,15 @@ mod tests {
             for (value, found) in values.iter().zip(through(&BF16, &values)) {
                 prop_assert!((value - found).abs() <= value.abs() * 2f32.powi(-8), "{value} {found}");
             }
+        }
+
+        #[test]
+        fn every_float_is_rounded_as_half_rounds_it(bits in prop::collection::vec(any::<u32>(), 0..70)) {
+            let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+            let sent = BF16.encode(HostTensor::from_f32(vec![values.len()], &values));
+            let expected: Vec<u8> =
+                values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+            prop_assert_eq!(&sent[..], &expected[..]);
         }
 
         #[test]

@@ -3,7 +3,8 @@
 //! A codec is one file: it turns an FP32 tensor into bytes and back. [`name`] has their names, behind which
 //! a lossless stage may stand: `int8`, `topk:0.1`, `f32+zstd`. The edge names the codec in the agreement,
 //! one for activations and one for cut-layer gradients; the cloud takes what its [`Codecs`] allow. Everything
-//! else crosses as it is: outputs, labels, weights.
+//! else crosses as it is: outputs, labels, weights. [`Learned`] is a codec that belongs to a cut of a model, and
+//! is made from the node's folder of runs where a deployment names it.
 //!
 //! [`Codec::encode`] stands by itself. A gradient is one of many that are added up, and goes through a
 //! [`Sender`], which rounds by chance and keeps what a sparse codec left out.
@@ -13,6 +14,7 @@ mod allowed;
 mod dither;
 mod f32;
 mod float16;
+mod learned;
 mod lossless;
 mod name;
 mod randk;
@@ -30,11 +32,12 @@ pub use self::{
     allowed::Codecs,
     f32::F32,
     float16::{BF16, F16},
+    learned::{LEARNED, Learned, LearnedName, Place},
     lossless::{Compressed, Lossless},
     name::{CodecError, CodecName, FAMILIES, by_name},
     randk::RandK,
     sender::{LeftOut, Sender, seed},
-    sparse::Share,
+    sparse::{Share, of_what_was_sent},
     topk::TopK,
 };
 use crate::tensor::{HostTensor, TensorError};

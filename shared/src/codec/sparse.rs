@@ -1,8 +1,10 @@
-//! What `topk` and `randk` have in common: how many elements of a sample are kept.
+//! What `topk` and `randk` have in common: how many elements of a sample are kept, and what the gradient
+//! of the others is.
 
 use std::{fmt, str::FromStr};
 
-use crate::tensor::{DType, TensorError, byte_length};
+use super::words::{into_bytes, words};
+use crate::tensor::{DType, HostTensor, TensorError, byte_length};
 
 /// Share of a sample's elements that is kept, from 0.0001 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +66,30 @@ impl Samples {
     }
 }
 
+/// The gradient of activations of which a sparse codec sent a part, as `activations` arrived: what was left
+/// out had no influence on the loss. Tensors are found by name.
+pub fn of_what_was_sent(
+    gradient: Vec<(String, HostTensor)>,
+    activations: &[(String, HostTensor)],
+) -> Vec<(String, HostTensor)> {
+    let one = |(name, tensor): (String, HostTensor)| {
+        let sent = activations.iter().find(|(known, _)| *known == name).map(|(_, sent)| sent);
+        let tensor = match sent.filter(|sent| sent.shape() == tensor.shape()) {
+            Some(sent) => masked(&tensor, sent),
+            None => tensor,
+        };
+        (name, tensor)
+    };
+    gradient.into_iter().map(one).collect()
+}
+
+fn masked(gradient: &HostTensor, sent: &HostTensor) -> HostTensor {
+    let (values, sent) = (words::<f32>(gradient.data()), words::<f32>(sent.data()));
+    let kept = values.iter().zip(sent.iter()).map(|(&v, &sent)| if sent == 0.0 { 0.0 } else { v });
+    let kept = into_bytes(kept.collect::<Vec<f32>>());
+    HostTensor::new(DType::F32, gradient.shape().to_vec(), kept).expect("as many values as before")
+}
+
 pub fn write_values(values: impl Iterator<Item = f32>, out: &mut Vec<u8>) {
     values.for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
 }
@@ -83,6 +109,16 @@ mod tests {
         assert_eq!(kept, [0, 1, 1, 2, 3, 100]);
         let all: Share = "1".parse().unwrap();
         assert_eq!(all.of(77), 77);
+    }
+
+    #[test]
+    fn what_was_not_sent_has_no_gradient() {
+        let named = |name: &str, values: &[f32]| {
+            (name.to_string(), HostTensor::from_f32(vec![1, values.len()], values))
+        };
+        let gradient = vec![named("x", &[1.0, 2.0, 3.0]), named("mask", &[4.0])];
+        let found = of_what_was_sent(gradient, &[named("x", &[0.0, -5.0, f32::NAN])]);
+        assert_eq!(found, [named("x", &[0.0, 2.0, 3.0]), named("mask", &[4.0])]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ impl Config {
             spec_hash: self.model.hash(),
             spec: self.model.canonical(),
             split_point: split_point as u32,
-            activation_codec: self.codec.activation.clone(),
+            activation_codec: self.activation_codec().name().into(),
             gradient_codec: self.codec.gradient.clone(),
             weights: weights.into(),
             weight_format: self.quantize.weights.name().into(),

@@ -3,7 +3,12 @@
 use std::ops::RangeInclusive;
 
 use super::{Config, MicroBatches};
-use crate::{checkpoint::check_url, codec, model::LossKind, tensor::DType};
+use crate::{
+    checkpoint::check_url,
+    codec::{self, LearnedName},
+    model::LossKind,
+    tensor::DType,
+};
 
 /// The path of a bad key, and what is wrong with its value.
 type Refusal = (String, String);
@@ -33,8 +38,11 @@ impl Config {
     fn check_codec(&self) -> Result<(), Refusal> {
         let codec = &self.codec;
         for (key, name) in [("activation", &codec.activation), ("gradient", &codec.gradient)] {
-            let parsed = codec::by_name(name);
-            parsed.map_err(|error| (format!("codec.{key}"), error.to_string()))?;
+            let parsed = match LearnedName::is_meant(name) && key == "activation" {
+                true => name.parse::<LearnedName>().map(|_| ()),
+                false => codec::by_name(name).map(|_| ()).map_err(|error| error.to_string()),
+            };
+            parsed.map_err(|problem| (format!("codec.{key}"), problem))?;
         }
         codec.allowed.iter().try_for_each(|name| one_of("codec.allowed", name, &codec::FAMILIES))
     }

@@ -11,7 +11,7 @@ mod load;
 mod plan;
 mod train;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     checkpoint::RunStore,
-    codec::{self, SharedCodec},
+    codec::{self, F32, LearnedName, SharedCodec},
     data::DataSpec,
     link::Profile,
     model::{LenetSpec, ModelSpec, WeightFormat, named},
@@ -215,7 +215,11 @@ impl Config {
         self.link.resolved.clone()
     }
 
+    /// Of what is no deployment; a bottleneck belongs to one, and others send what they have.
     pub fn activation_codec(&self) -> SharedCodec {
+        if LearnedName::is_meant(&self.codec.activation) {
+            return Arc::new(F32);
+        }
         codec::by_name(&self.codec.activation).expect("checked when the config was loaded")
     }
 
