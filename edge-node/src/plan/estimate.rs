@@ -184,14 +184,16 @@ mod tests {
             let mut estimate = estimate();
             for noise in noise {
                 let seen = took(100_000, 10.0, 1.0);
-                prop_assert!(!estimate.uplink(Observation { ms: seen.ms * noise, ..seen }));
+                let changed = estimate.uplink(Observation { ms: seen.ms * noise, ..seen });
+                prop_assert!(!changed);
             }
         }
 
         #[test]
         fn nonsense_is_not_learned(ms in prop_oneof![Just(f64::NAN), Just(f64::INFINITY), -5.0f64..=0.0]) {
             let mut estimate = estimate();
-            prop_assert!(!estimate.uplink(Observation { bytes: 1000, ms }));
+            let changed = estimate.uplink(Observation { bytes: 1000, ms });
+            prop_assert!(!changed);
             prop_assert_eq!(estimate.network().up.ms(1000), 11.0);
         }
     }
