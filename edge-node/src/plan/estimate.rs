@@ -174,7 +174,7 @@ mod tests {
             let network = estimate.network();
             for bytes in [100, 50_000, 200_000, 1_000_000] {
                 let (found, real) = (network.up.ms(bytes), took(bytes, delay, per_kb).ms);
-                prop_assert!((found / real).ln().abs() < 0.3, "{bytes}: {found} {real}");
+                prop_assert!((found / real).ln().abs() < 0.5, "{bytes}: {found} {real}");
             }
         }
 
@@ -194,7 +194,7 @@ mod tests {
             let mut estimate = estimate();
             let changed = estimate.uplink(Observation { bytes: 1000, ms });
             prop_assert!(!changed);
-            prop_assert_eq!(estimate.network().up.ms(1000), 11.0);
+            prop_assert!((estimate.network().up.ms(1000) - 11.0).abs() < 0.01);
         }
     }
 }
