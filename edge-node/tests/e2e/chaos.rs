@@ -147,6 +147,12 @@ impl Chaos {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         disk.free();
+        // It may have met the full disk just now, and not ended yet; two more steps, and it has not.
+        let survived = self.step() + 2;
+        while self.ended().is_none() && self.step() < survived {
+            assert!(begin.elapsed().as_secs() < 120, "a free disk: {}", self.nodes.logs());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
         if self.ended().is_some() {
             let log = self.nodes.logs();
             assert!(log.contains("No space left on device"), "{log}");
