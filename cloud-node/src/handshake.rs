@@ -60,18 +60,16 @@ impl Handshake {
         if split > stages {
             lines.push(format!("split point: edge has {split}, the model allows 0 to {stages}"));
         }
-        let mut codec = |what: &str, name: &str| {
-            let codec = self.codecs.get(name);
-            codec.map_err(|e| lines.push(format!("{what} codec: {e}"))).ok()
+        let by_name = |name: &str| self.codecs.get(name).map_err(|e| e.to_string());
+        let activation = match LearnedName::is_meant(&edge.activation_codec) {
+            true => self.bottlenecks.get(edge),
+            false => by_name(&edge.activation_codec),
         };
-        let gradient_codec = codec("gradient", &edge.gradient_codec);
-        let activation_codec = match LearnedName::is_meant(&edge.activation_codec) {
-            false => codec("activation", &edge.activation_codec),
-            true => {
-                let learned = self.bottlenecks.get(edge);
-                learned.map_err(|e| lines.push(format!("activation codec: {e}"))).ok()
-            }
+        let mut known = |what: &str, codec: Result<SharedCodec, String>| {
+            codec.map_err(|problem| lines.push(format!("{what} codec: {problem}"))).ok()
         };
+        let activation_codec = known("activation", activation);
+        let gradient_codec = known("gradient", by_name(&edge.gradient_codec));
         if !lines.is_empty() {
             let lines = lines.join("; ");
             return Err(Status::failed_precondition(format!("edge and cloud differ: {lines}")));
