@@ -76,6 +76,14 @@ impl SplitService for Echo {
         Err(Status::unimplemented("bind"))
     }
 
+    async fn profile(&self, _: Request<v1::ProfileRequest>) -> Answer<v1::ProfileReply> {
+        Err(Status::unimplemented("profile"))
+    }
+
+    async fn probe(&self, _: Request<v1::ProbeRequest>) -> Answer<v1::ProbeReply> {
+        Err(Status::unimplemented("probe"))
+    }
+
     type GenerateStream = Answers<v1::GenerateReply>;
 
     async fn generate(
