@@ -1,6 +1,6 @@
 //! Ranges: what a value may be beyond its type.
 
-use std::ops::RangeInclusive;
+use std::{fmt::Display, ops::RangeInclusive};
 
 use super::{Config, MicroBatches};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The path of a bad key, and what is wrong with its value.
-type Refusal = (String, String);
+pub(super) type Refusal = (String, String);
 
 impl Config {
     /// The first value that is out of range.
@@ -76,11 +76,7 @@ impl Config {
         range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
         range("edge.max_tokens", edge.max_tokens as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
-        let scale = edge.compute_scale;
-        if !(1.0..=1000.0).contains(&scale) {
-            let problem = format!("{scale} is out of range; allowed: 1 to 1000");
-            return Err(("edge.compute_scale".into(), problem));
-        }
+        range("edge.compute_scale", edge.compute_scale, 1.0..=1000.0)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;
         range("edge.max_cache_bytes", edge.max_cache_bytes as u64, 1024..=1 << 40)?;
@@ -89,12 +85,7 @@ impl Config {
     }
 
     fn check_exits(&self) -> Result<(), Refusal> {
-        let threshold = self.exits.threshold;
-        if (0.0..=1.0).contains(&threshold) {
-            return Ok(());
-        }
-        let problem = format!("{threshold} is out of range; allowed: 0 to 1");
-        Err(("exits.threshold".into(), problem))
+        range("exits.threshold", self.exits.threshold, 0.0..=1.0)
     }
 
     fn check_topology(&self) -> Result<(), Refusal> {
@@ -158,12 +149,23 @@ impl Config {
     }
 }
 
-fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), Refusal> {
+pub(super) fn range<N: PartialOrd + Display>(
+    key: &str,
+    value: N,
+    allowed: RangeInclusive<N>,
+) -> Result<(), Refusal> {
     if allowed.contains(&value) {
         return Ok(());
     }
     let (low, high) = (allowed.start(), allowed.end());
     Err((key.into(), format!("{value} is out of range; allowed: {low} to {high}")))
+}
+
+pub(super) fn not_negative(key: &str, value: f64) -> Result<(), Refusal> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err((key.into(), format!("{value} is out of range; allowed: 0 or more")))
 }
 
 fn one_of(key: &str, value: &str, allowed: &[&str]) -> Result<(), Refusal> {

@@ -4,7 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::codec;
+use super::{
+    auto::{self, AUTO},
+    check::{Refusal, not_negative, range},
+};
+use crate::{codec, profile::Request};
 
 /// Where the model is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,72 +138,57 @@ impl Default for CloudPrice {
     }
 }
 
+/// Passes that a request is measured with.
+const ROUNDS: usize = 15;
+
 impl PlanConfig {
-    /// The first value that is out of range: its key below `plan`, and what is wrong.
-    pub(super) fn check(&self, stages: usize) -> Result<(), (String, String)> {
-        let refuse = |key: &str, text: String| Err((format!("plan.{key}"), text));
+    /// What is measured of a request.
+    pub fn request(&self) -> Request {
+        Request { batch: self.batch, length: self.length, rounds: ROUNDS, training: false }
+    }
+
+    /// The first value that is out of range.
+    pub(super) fn check(&self, stages: usize) -> Result<(), Refusal> {
         for name in &self.codecs {
             codec::by_name(name).map_err(|e| ("plan.codecs".to_string(), e.to_string()))?;
         }
+        self.check_weights()?;
+        let Energy { joule_per_gflop, radio_watt, .. } = self.energy;
+        let Energy { uplink_joule_per_megabyte, downlink_joule_per_megabyte, .. } = self.energy;
+        not_negative("plan.energy.joule_per_gflop", joule_per_gflop)?;
+        not_negative("plan.energy.radio_watt", radio_watt)?;
+        not_negative("plan.energy.uplink_joule_per_megabyte", uplink_joule_per_megabyte)?;
+        not_negative("plan.energy.downlink_joule_per_megabyte", downlink_joule_per_megabyte)?;
+        not_negative("plan.cloud.price_per_hour", self.cloud.price_per_hour)?;
+        if let Some(deadline) = self.deadline_ms {
+            not_negative("plan.deadline_ms", deadline)?;
+        }
+        if let Some(floor) = self.accuracy_floor {
+            range("plan.accuracy_floor", floor, 0.0..=1.0)?;
+        }
+        if !(0.0..1.0).contains(&self.hysteresis) {
+            let problem = format!("{} is out of range; allowed: 0 to below 1", self.hysteresis);
+            return Err(("plan.hysteresis".into(), problem));
+        }
+        range("plan.batch", self.batch as u64, 1..=4096)?;
+        range("plan.length", self.length as u64, 1..=1 << 20)?;
+        range("plan.min_split_point", self.min_split_point as u64, 0..=stages as u64)?;
+        range("plan.probe_bytes", self.probe_bytes as u64, 1..=1 << 20)?;
+        range("plan.probe_interval_s", self.probe_interval_s, 1..=86_400)
+    }
+
+    fn check_weights(&self) -> Result<(), Refusal> {
         let Weights { latency, energy, cost } = self.minimise;
         let weights = [("latency", latency), ("energy", energy), ("cost", cost)];
         for (key, value) in weights {
-            not_negative(&format!("minimise.{key}"), value)?;
+            not_negative(&format!("plan.minimise.{key}"), value)?;
         }
-        if weights.iter().all(|(_, value)| *value == 0.0) {
-            return refuse("minimise", "all weights are 0: nothing would be minimised".into());
+        if weights.iter().any(|(_, value)| *value > 0.0) {
+            return Ok(());
         }
-        let Energy { joule_per_gflop, radio_watt, .. } = self.energy;
-        not_negative("energy.joule_per_gflop", joule_per_gflop)?;
-        not_negative("energy.radio_watt", radio_watt)?;
-        not_negative("energy.uplink_joule_per_megabyte", self.energy.uplink_joule_per_megabyte)?;
-        let down = self.energy.downlink_joule_per_megabyte;
-        not_negative("energy.downlink_joule_per_megabyte", down)?;
-        not_negative("cloud.price_per_hour", self.cloud.price_per_hour)?;
-        if let Some(deadline) = self.deadline_ms {
-            not_negative("deadline_ms", deadline)?;
-        }
-        match self.accuracy_floor {
-            Some(floor) if !(0.0..=1.0).contains(&floor) => {
-                refuse("accuracy_floor", format!("{floor} is out of range; allowed: 0 to 1"))
-            }
-            _ if !(0.0..1.0).contains(&self.hysteresis) => {
-                let text = format!("{} is out of range; allowed: 0 to below 1", self.hysteresis);
-                refuse("hysteresis", text)
-            }
-            _ if !(1..=4096).contains(&self.batch) => {
-                refuse("batch", format!("{} is out of range; allowed: 1 to 4096", self.batch))
-            }
-            _ if !(1..=1 << 20).contains(&self.length) => {
-                refuse("length", format!("{} is out of range; allowed: 1 to 1048576", self.length))
-            }
-            _ if self.min_split_point > stages => {
-                let found = self.min_split_point;
-                let text = format!("{found} is out of range; allowed: 0 to {stages}");
-                refuse("min_split_point", text)
-            }
-            _ if !(1..=1 << 20).contains(&self.probe_bytes) => {
-                let text = format!("{} is out of range; allowed: 1 to 1048576", self.probe_bytes);
-                refuse("probe_bytes", text)
-            }
-            _ if !(1..=86_400).contains(&self.probe_interval_s) => {
-                let text =
-                    format!("{} is out of range; allowed: 1 to 86400", self.probe_interval_s);
-                refuse("probe_interval_s", text)
-            }
-            _ => Ok(()),
-        }
+        Err(("plan.minimise".into(), "all weights are 0: nothing would be minimised".into()))
     }
 }
-
-fn not_negative(key: &str, value: f64) -> Result<(), (String, String)> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err((format!("plan.{key}"), format!("{value} is out of range; allowed: 0 or more")))
-}
-
-const AUTO: &str = "auto";
 
 impl fmt::Display for SplitPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,25 +212,14 @@ impl std::str::FromStr for SplitPoint {
 
 impl Serialize for SplitPoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Fixed(split) => serializer.serialize_u64(*split as u64),
-            Self::Auto { .. } => serializer.serialize_str(AUTO),
-        }
+        let fixed = if self.is_auto() { None } else { Some(self.stages()) };
+        auto::serialize(fixed, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for SplitPoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(usize),
-            Word(String),
-        }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(split)) => Ok(Self::Fixed(split)),
-            Ok(Written::Word(word)) if word == AUTO => Ok(Self::AUTO),
-            _ => Err(serde::de::Error::custom("expected a number of stages or \"auto\"")),
-        }
+        let fixed = auto::deserialize(deserializer, "a number of stages")?;
+        Ok(fixed.map_or(Self::AUTO, Self::Fixed))
     }
 }

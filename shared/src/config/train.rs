@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::auto::{self, AUTO};
 use crate::{
     model::{BottleneckSpec, LoraSpec, LossKind, OptimizerSpec},
     privacy::PrivacySpec,
@@ -87,8 +88,6 @@ impl Default for TrainConfig {
     }
 }
 
-const AUTO: &str = "auto";
-
 impl fmt::Display for MicroBatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,25 +99,16 @@ impl fmt::Display for MicroBatches {
 
 impl Serialize for MicroBatches {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str(AUTO),
-            Self::Fixed(n) => serializer.serialize_u32(*n),
-        }
+        let fixed = match self {
+            Self::Auto => None,
+            Self::Fixed(n) => Some(n),
+        };
+        auto::serialize(fixed, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for MicroBatches {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u32),
-            Word(String),
-        }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(n)) => Ok(Self::Fixed(n)),
-            Ok(Written::Word(word)) if word == AUTO => Ok(Self::Auto),
-            _ => Err(serde::de::Error::custom("expected a number or \"auto\"")),
-        }
+        Ok(auto::deserialize(deserializer, "a number")?.map_or(Self::Auto, Self::Fixed))
     }
 }
