@@ -1,18 +1,16 @@
 //! What this machine takes for the model's stages, for the planner of an edge.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{Library, WeightsId},
+    checkpoint::Library,
     compute::ComputePool,
+    config::Config,
+    kept::Kept,
     model::{ModelSpec, WeightFormat},
     profile::{ComputeProfile, Request, measure},
     wire::v1,
 };
-use tokio::sync::OnceCell;
 use tonic::Status;
 
 use crate::{
@@ -27,27 +25,32 @@ const MOST_SAMPLES: u32 = 4096;
 /// Different requests that are remembered.
 const MOST_KEPT: usize = 32;
 
-/// Times depend on the machine and the sizes only, not on whose weights they are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    request: Request,
-    codecs: Vec<String>,
-}
-
 /// Measures once for equal requests.
 pub struct Profiler {
-    pub handshake: Arc<Handshake>,
-    pub library: Arc<Library>,
-    pub spec: ModelSpec,
-    pub format: WeightFormat,
-    pub threads: usize,
-    pub pool: ComputePool,
-    pub known: Mutex<HashMap<Key, Arc<OnceCell<String>>>>,
+    handshake: Arc<Handshake>,
+    library: Arc<Library>,
+    spec: ModelSpec,
+    format: WeightFormat,
+    threads: usize,
+    pool: ComputePool,
+    /// By sizes and codecs: times depend on the machine and on these, not on whose weights they are.
+    kept: Kept<(Request, Vec<String>), String>,
 }
 
 impl Profiler {
+    pub fn new(
+        config: &Config,
+        handshake: Arc<Handshake>,
+        library: Arc<Library>,
+        pool: ComputePool,
+    ) -> Self {
+        let (spec, format) = (config.model.clone(), config.quantize.weights);
+        let (threads, kept) = (config.cloud.threads, Kept::new(MOST_KEPT));
+        Self { handshake, library, spec, format, threads, pool, kept }
+    }
+
     pub async fn run(&self, asked: v1::ProfileRequest) -> Result<v1::ProfileReply, Status> {
-        let cut = self.handshake.check(asked.agreement.as_ref())?.cut;
+        self.handshake.check(asked.agreement.as_ref())?;
         let allowed = |what: &str, n: u32, most: u32| match n {
             n if (1..=most).contains(&n) => Ok(n as usize),
             n => Err(Status::invalid_argument(format!("{what} {n} is not 1 to {most}"))),
@@ -58,34 +61,18 @@ impl Profiler {
             rounds: allowed("rounds", asked.rounds, MOST_ROUNDS)?,
             training: asked.training,
         };
-        let slot = self.slot(Key { request, codecs: asked.codecs.clone() });
-        let profile = slot.get_or_try_init(|| self.measure(request, asked.codecs, cut.weights));
-        Ok(v1::ProfileReply { profile: profile.await?.clone() })
+        let key = (request, asked.codecs);
+        let profile = self.kept.get(&key, async || self.measure(request, &key.1).await).await?;
+        Ok(v1::ProfileReply { profile })
     }
 
-    fn slot(&self, key: Key) -> Arc<OnceCell<String>> {
-        let mut known = self.known.lock().unwrap_or_else(|p| p.into_inner());
-        if known.len() >= MOST_KEPT && !known.contains_key(&key) {
-            known.clear();
-        }
-        known.entry(key).or_default().clone()
-    }
-
-    async fn measure(
-        &self,
-        request: Request,
-        names: Vec<String>,
-        weights: WeightsId,
-    ) -> Result<String, Status> {
-        let codecs = names.iter().map(|name| self.handshake.codec(name));
+    async fn measure(&self, request: Request, codecs: &[String]) -> Result<String, Status> {
+        let codecs = codecs.iter().map(|name| self.handshake.codec(name));
         let codecs = codecs.collect::<Result<Vec<_>, Status>>()?;
         let (spec, format, threads) = (self.spec.clone(), self.format, self.threads);
         let library = self.library.clone();
         let job = move || -> Result<ComputeProfile, Status> {
-            let stages = spec.stage_names();
-            // A tail may be all that is here of a run; how long a stage takes is not in its weights.
-            let present = library.check_present(&weights, &stages).is_ok();
-            let weights = if present { weights } else { library.initial(0) };
+            let (stages, weights) = (spec.stage_names(), library.initial(0));
             let mut source = library.source(&weights, &stages).map_err(library_status)?;
             measure(&spec, format, request, &codecs, threads, source.as_mut()).map_err(model_status)
         };

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use cleave_shared::{
-    checkpoint::Library,
     compute::ComputePool,
     config::Config,
     listen::listen,
@@ -102,8 +101,7 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
     let clock = Arc::new(Clock::start());
     let store = Arc::new(config.runs.open("cloud")?);
     let handshake = Arc::new(Handshake::new(config, store.clone()));
-    let library = Library::open(&config.model, store, config.weights.file.as_deref());
-    let library = Arc::new(library.map_err(|e| format!("weights.file: {e}"))?);
+    let library = Arc::new(config.library(store)?);
     let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);
     let (spec, format) = (config.model.clone(), config.quantize.weights);
     let tails = Arc::new(Tails::new(spec, format, library.clone(), config.cloud.max_tails));
@@ -114,15 +112,7 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());
-    let profiler = Profiler {
-        handshake: handshake.clone(),
-        library: library.clone(),
-        spec: config.model.clone(),
-        format,
-        threads: config.cloud.threads,
-        pool: pool.clone(),
-        known: Default::default(),
-    };
+    let profiler = Profiler::new(config, handshake.clone(), library.clone(), pool.clone());
     let groups =
         Groups::new(config, handshake.clone(), library.clone(), pool.clone(), ended.clone());
     let trainer =

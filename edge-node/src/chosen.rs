@@ -41,8 +41,7 @@ impl Chosen {
         let own = record.as_ref().map_or_else(|| config.clone(), |record| record.configure(config));
         let store = Arc::new(RunStore::new(runs.join("edge")));
         let weights = run.map(|run| newest(&store, &run)).transpose()?;
-        let library = Library::open(&own.model, store, own.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library = own.library(store)?;
         let weights = weights.unwrap_or_else(|| library.initial(own.seed));
         Ok(Self { config: own, weights, library, record })
     }

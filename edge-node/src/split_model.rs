@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cleave_shared::{
-    checkpoint::{Library, WeightsId},
+    checkpoint::WeightsId,
     codec::{F32, SharedCodec},
     compute::ComputePool,
     config::Config,
@@ -41,8 +41,7 @@ impl SplitModel {
     /// `config` is that of the weights; its model and split point are used.
     pub fn open(config: &Config, weights: &WeightsId) -> Result<Self, String> {
         let store = Arc::new(config.runs.open("edge")?);
-        let library = Library::open(&config.model, store, config.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library = config.library(store)?;
         let (spec, split) = (&config.model, config.split());
         let stages = &spec.stage_names()[..split];
         let mut source = library.source(weights, stages).map_err(|e| e.to_string())?;
@@ -51,7 +50,7 @@ impl SplitModel {
         Ok(Self {
             head: Arc::new(head.map_err(|e| format!("{weights}: {e}"))?),
             pool: ComputePool::slowed(1, QUEUE, config.edge.compute_scale),
-            cloud: CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud),
+            cloud: stack::client(config, &link)?,
             agreement: config.agreement(split, &weights.to_string()),
             codec: config.activation_codec(),
             whole: split == spec.stage_count(),

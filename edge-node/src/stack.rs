@@ -57,6 +57,11 @@ pub fn channel(config: &Config, link: &Link) -> Result<Channel, String> {
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
+/// The cloud of this configuration, across this link.
+pub fn client(config: &Config, link: &Link) -> Result<CloudClient, String> {
+    Ok(CloudClient::new(channel(config, link)?, &config.edge.cloud))
+}
+
 /// Inference calls to the cloud.
 pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> CloudCall {
     let call = tower::service_fn(move |call| {
@@ -82,7 +87,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let http = listen("edge.http_listen", config.edge.http_listen).await?;
 
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(channel(&config, &link)?, &config.edge.cloud);
+    let client = client(&config, &link)?;
     let pool =
         ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
     let deployer = Deployer::new(&config, client.clone())?;

@@ -14,6 +14,7 @@ pub mod config;
 pub mod data;
 pub mod generate;
 pub mod health;
+pub mod kept;
 pub mod link;
 pub mod listen;
 pub mod memory;

@@ -23,7 +23,6 @@ pub use self::codec::{activation_codec, refuse_in_training};
 use self::taught::Taught;
 use crate::{
     chosen::Chosen,
-    cloud::CloudClient,
     deploy::{Deployer, Target},
     split_model::SplitModel,
     stack,
@@ -66,7 +65,7 @@ pub async fn train(config: &Config, options: &Options) -> Result<Trained, String
     let bytes = [port.bytes(), code.iter().product()];
 
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(&config, &link)?, &config.edge.cloud);
+    let client = stack::client(&config, &link)?;
     let deployer = Deployer::new(&config, client.clone())?;
     let target = Target {
         split: config.split(),

@@ -61,8 +61,7 @@ impl Deployer {
     /// Opens the weight files; the error is one line.
     pub fn new(config: &Config, cloud: CloudClient) -> Result<Self, String> {
         let store = Arc::new(config.runs.open("edge")?);
-        let library = Library::open(&config.model, store, config.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library = config.library(store)?;
         let shelf = StageShelf::new(config.model.clone(), config.quantize.weights);
         let (library, shelf) = (Arc::new(library), Arc::new(shelf));
         // Requests that are being answered do not wait for layers that are loaded.

@@ -1,18 +1,23 @@
 //! Deployments that are made before they are needed, so that a switch to them takes no time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use cleave_shared::kept::Kept;
 
 use super::{Deployer, Deployment, Target};
 
-/// Made deployments, by target. Their layers are shared, and one that is not wanted any more is dropped.
+/// More than are wanted at once: what is not wanted is dropped by [`Ready::keep`].
+const MOST: usize = 16;
+
+/// Made deployments, by target. Their layers are shared.
 pub struct Ready {
     deployer: Deployer,
-    kept: Mutex<Vec<Arc<Deployment>>>,
+    kept: Kept<Target, Arc<Deployment>>,
 }
 
 impl Ready {
     pub fn new(deployer: Deployer) -> Self {
-        Self { deployer, kept: Mutex::default() }
+        Self { deployer, kept: Kept::new(MOST) }
     }
 
     pub fn deployer(&self) -> &Deployer {
@@ -21,21 +26,12 @@ impl Ready {
 
     /// The deployment of a target, made now if it is not there.
     pub async fn get(&self, target: &Target) -> Result<Arc<Deployment>, String> {
-        let known = self.lock().iter().find(|d| d.target == *target).cloned();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let made = Arc::new(self.deployer.deploy(target.clone()).await?);
-        self.lock().push(made.clone());
-        Ok(made)
+        let make = async || Ok(Arc::new(self.deployer.deploy(target.clone()).await?));
+        self.kept.get(target, make).await
     }
 
     /// Drops all others.
     pub fn keep(&self, wanted: &[Target]) {
-        self.lock().retain(|d| wanted.contains(&d.target));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Deployment>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.retain(|target| wanted.contains(target));
     }
 }

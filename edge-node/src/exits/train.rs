@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     chosen::Chosen,
-    cloud::CloudClient,
     deploy::{Deployer, Target},
     stack,
 };
@@ -70,7 +69,7 @@ async fn bring_stages(chosen: &Chosen, split: usize) -> Result<(), String> {
     let Chosen { config, weights, .. } = chosen;
     let codec = config.codec.activation.clone();
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let client = stack::client(config, &link)?;
     let deployer = Deployer::new(config, client)?;
     deployer.bring_head(&Target { split, codec, weights: weights.clone() }).await
 }

@@ -9,7 +9,6 @@ use tokio_stream::StreamExt;
 
 use super::SplitGenerator;
 use crate::{
-    cloud::CloudClient,
     deploy::Deployer,
     serve::{Event, Finish, Generation, Generator},
     stack,
@@ -35,7 +34,7 @@ pub struct Report {
 /// Generates with the deployment that the configuration asks for; the error is one line.
 pub async fn generate(config: &Config, request: Generation) -> Result<Report, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let client = stack::client(config, &link)?;
     let pool =
         ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
     let deployer = Deployer::new(config, client.clone())?;

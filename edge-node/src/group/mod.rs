@@ -13,7 +13,7 @@ mod turn;
 use std::{sync::Arc, time::Instant};
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, WeightsId},
+    checkpoint::{RunStore, WeightsId},
     compute::ComputePool,
     config::Config,
     data::{BatchPlan, Feed, Part},
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use self::{lines::Lines, member::Member};
 use crate::{
-    cloud::{CloudClient, explain},
+    cloud::explain,
     stack,
     train::{Options, Outcome, RunDir},
 };
@@ -62,8 +62,7 @@ pub async fn train(
         }
         None => 0..topology.edges,
     };
-    let library = Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref());
-    let library = library.map_err(|e| format!("weights.file: {e}"))?;
+    let library = config.library(dir.store.clone())?;
     let split = feed.dataset().split(config.seed);
     let dealt = topology.partition().deal(
         feed.dataset().as_ref(),
@@ -87,7 +86,7 @@ pub async fn train(
     let mut members = JoinSet::new();
     for (edge, samples) in numbers.clone().zip(&parts[numbers]) {
         let link = cell.join(config.link_profile(), config.link.seed ^ edge as u64);
-        let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+        let client = stack::client(config, &link)?;
         let plan = BatchPlan::new(samples.clone(), config.train.batch_size, config.seed);
         let plan = plan.map_err(|e| e.to_string())?;
         let samples = samples.len() as u64;
@@ -124,7 +123,7 @@ async fn fetch_head(
     round: u64,
 ) -> Result<(), String> {
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let client = stack::client(config, &link)?;
     let stages = config.model.stage_names()[..config.split()].to_vec();
     let weights = WeightsId::Run { run: dir.id.clone(), step: round }.to_string();
     let fetched = client.fetch_weights(&weights, stages.clone()).await;

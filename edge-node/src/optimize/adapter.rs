@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use cleave_shared::{
-    checkpoint::{AdapterBase, Library, RunStore, WeightsId, peft},
+    checkpoint::{AdapterBase, RunStore, WeightsId, peft},
     config::Config,
     model::lora::is_factor,
 };
@@ -55,8 +55,7 @@ pub async fn import(config: &Config, from: PathBuf, run: String) -> Result<(), S
         if store.run_dir(&run).exists() {
             return Err(format!("run {run} exists: name another with --run"));
         }
-        let library = Library::open(&config.model, store.clone(), config.weights.file.as_deref())
-            .map_err(|e| format!("weights.file: {e}"))?;
+        let library = config.library(store.clone())?;
         let adapter = peft::read(&from, &config.model).map_err(|e| e.to_string())?;
         let weights = library.initial(config.seed).to_string();
         let base = AdapterBase { weights, scale: adapter.scale };

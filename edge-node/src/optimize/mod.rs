@@ -23,8 +23,7 @@ use cleave_shared::{
 
 pub use self::report::{Figures, Report};
 use crate::{
-    cloud::CloudClient,
-    deploy::{Deployer, Pointer, Target},
+    deploy::{Deployer, Target},
     report::Column,
     stack,
 };
@@ -65,14 +64,11 @@ async fn blocking<T: Send + 'static>(
 /// Brings all stages of the weights with this id here; of what is deployed without one.
 async fn whole_model(config: &Config, id: Option<&str>) -> Result<Source, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let client = stack::client(config, &link)?;
     let deployer = Deployer::new(config, client)?;
     let id = match id {
         Some(text) => text.parse().map_err(|e| format!("--weights: {e}"))?,
-        None => match Pointer::read(&config.runs.dir).map_err(|e| e.to_string())? {
-            Some(pointer) if pointer.spec_hash == config.model.hash() => pointer.weights(),
-            _ => deployer.initial(config.seed),
-        },
+        None => deployer.target(config)?.weights,
     };
     let split = config.model.stage_count();
     let codec = config.codec.activation.clone();

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use cleave_shared::{
-    checkpoint::{Library, RunStore, TrainingRun, WeightsId},
+    checkpoint::{RunStore, TrainingRun, WeightsId},
     codec::{Sender, SharedCodec, of_what_was_sent},
     compute::ComputePool,
     config::Config,
@@ -78,9 +78,7 @@ pub enum Purpose {
 
 impl Head {
     pub fn new(config: &Config, dir: &RunDir) -> Result<Self, String> {
-        let library =
-            Library::open(&config.model, dir.store.clone(), config.weights.file.as_deref())
-                .map_err(|e| format!("weights.file: {e}"))?;
+        let library = config.library(dir.store.clone())?;
         let half = TrainingRun {
             id: dir.id.clone(),
             start: dir.start.clone().unwrap_or_else(|| library.initial(config.seed)),

@@ -43,7 +43,7 @@ pub use self::{
     timeline::{Lane, Resource, Span, StepSpans, Timeline, TimelineClock, overlap, recorded_steps},
     trainer::Outcome,
 };
-use crate::{bottleneck::refuse_in_training, cloud::CloudClient, deploy::Pointer, group, stack};
+use crate::{bottleneck::refuse_in_training, deploy::Pointer, group, stack};
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +104,7 @@ pub async fn train_observed(
     }
     let dir = RunDir::open(config, &record, id, options.resume)?;
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let client = stack::client(config, &link)?;
     let mut trainer = Trainer::new(config, feed, &split, dir, client, link, observer)?;
     let outcome = trainer.run().await?;
     deploy(config, options, outcome)

@@ -6,6 +6,7 @@
 
 mod agreement;
 mod args;
+mod auto;
 mod check;
 mod load;
 mod plan;
@@ -22,7 +23,7 @@ pub use self::{
     train::{MicroBatches, TrainConfig},
 };
 use crate::{
-    checkpoint::RunStore,
+    checkpoint::{Library, RunStore},
     codec::{self, F32, LearnedName, SharedCodec},
     data::DataSpec,
     link::Profile,
@@ -209,6 +210,12 @@ impl Config {
     /// Stages before the cut.
     pub fn split(&self) -> usize {
         self.split_point.stages()
+    }
+
+    /// The weights that a node with this store has; opens the weight files.
+    pub fn library(&self, store: Arc<RunStore>) -> Result<Library, String> {
+        let library = Library::open(&self.model, store, self.weights.file.as_deref());
+        library.map_err(|e| format!("weights.file: {e}"))
     }
 
     pub fn link_profile(&self) -> Profile {
