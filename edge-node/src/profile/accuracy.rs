@@ -3,15 +3,13 @@
 //! The whole model runs here: stages that only the cloud holds are fetched for it. What crosses a cut goes
 //! through the codec and back before the rest of the stages sees it.
 
-use std::sync::Arc;
-
 use cleave_shared::{
     checkpoint::Library,
     codec::{self, Codec},
     config::Config,
     data::{Batch, Feed, Part, Target},
-    link::{Link, Profile},
     model::{ModelError, Segment, loss::argmax},
+    profile::decode_own,
     wire::{self, NamedTensors},
 };
 
@@ -19,7 +17,6 @@ use crate::{
     cloud::CloudClient,
     deploy::{Deployer, Target as Deployed},
     plan::Accuracy,
-    stack,
 };
 
 /// Samples that are asked at most, and at once.
@@ -30,15 +27,13 @@ const BATCH: usize = 128;
 pub async fn measure(
     config: &Config,
     codecs: &[String],
-    library: &Arc<Library>,
+    cloud: CloudClient,
 ) -> Result<Vec<Accuracy>, String> {
-    let none = Link::new(Profile::builtin("none").expect("comes with Cleave"), 0);
-    let cloud = CloudClient::new(stack::channel(config, &none)?, &config.edge.cloud);
     let deployer = Deployer::new(config, cloud)?;
     let stages = config.model.stage_count();
     let target = Deployed { split: stages, ..deployer.target(config)? };
     deployer.bring_head(&target).await?;
-    let (config, codecs, library) = (config.clone(), codecs.to_vec(), library.clone());
+    let (config, codecs, library) = (config.clone(), codecs.to_vec(), deployer.library().clone());
     let work = move || through_all(&config, &codecs, &library, &target);
     let outcome = tokio::task::spawn_blocking(work).await;
     outcome.map_err(|e| format!("measuring failed: {e}"))?
@@ -107,13 +102,7 @@ fn tail_of(
     codec: &dyn Codec,
     tail: &[Segment],
 ) -> Result<NamedTensors, ModelError> {
-    let sent = wire::encode(activation.clone(), codec);
-    let stage = "codec".to_string();
-    let received = wire::decode(sent, codec).map_err(|e| ModelError::Input {
-        stage,
-        expected: "what it encoded itself".into(),
-        found: e.to_string(),
-    })?;
+    let received = decode_own(wire::encode(activation.clone(), codec), codec)?;
     tail.iter().try_fold(received, |x, stage| stage.infer(&x))
 }
 

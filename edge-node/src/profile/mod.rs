@@ -16,11 +16,7 @@ use cleave_shared::{
 };
 
 pub use self::table::render;
-use crate::{
-    cloud::{CloudClient, explain},
-    plan::Measured,
-    stack,
-};
+use crate::{cloud::explain, plan::Measured, stack};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -38,11 +34,11 @@ pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Mea
         true => choosable(config),
         false => options.codecs.clone(),
     };
-    let library = library(config)?;
+    let library = Arc::new(config.library(Arc::new(config.runs.open("edge")?))?);
     let edge = here(config, options.request, &codecs, &library).await?;
     // On the network as it is: the simulated link has its own model.
     let none = Link::new(Profile::builtin("none").expect("comes with Cleave"), 0);
-    let cloud = CloudClient::new(stack::channel(config, &none)?, &config.edge.cloud);
+    let cloud = stack::client(config, &none)?;
     let refused = |status: tonic::Status| explain(cloud.address(), &status);
     let weights = library.initial(config.seed).to_string();
     let agreement = config.agreement(0, &weights);
@@ -53,7 +49,7 @@ pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Mea
     }
     let host = host::measure(&cloud).await.map_err(refused)?;
     let accuracy = match options.accuracy {
-        true => accuracy::measure(config, &codecs, &library).await?,
+        true => accuracy::measure(config, &codecs, cloud).await?,
         false => Vec::new(),
     };
     let measured = Measured {
@@ -97,12 +93,6 @@ pub fn choosable(config: &Config) -> Vec<String> {
 fn path(config: &Config, request: Request) -> PathBuf {
     let (runs, device) = (&config.runs.dir, device_name());
     Measured::path(runs, &config.model.hash(), &device, config.edge.threads, request)
-}
-
-fn library(config: &Config) -> Result<Arc<Library>, String> {
-    let store = Arc::new(config.runs.open("edge")?);
-    let library = Library::open(&config.model, store, config.weights.file.as_deref());
-    library.map(Arc::new).map_err(|e| format!("weights.file: {e}"))
 }
 
 /// This machine, on a thread of its own.

@@ -16,8 +16,8 @@ use burn::{
 };
 
 use super::{
-    Activation, BufferUpdates, Init, Mode, ModelError, ModelSpec, Params, Pass, Port, Segment,
-    Value, Weights, blocks::shape_error, loss::argmax,
+    Activation, Init, ModelError, ModelSpec, Params, Port, Segment, Value, Weights,
+    blocks::shape_error, loss::argmax, segment::infer_one,
 };
 use crate::{tensor::DType, wire::NamedTensors};
 
@@ -188,7 +188,7 @@ impl Segment {
         let mut rest: Vec<usize> = (0..batch).collect();
         let mut passage = Passage::default();
         for (i, stage) in self.stages.iter().enumerate() {
-            x = self.run_one(stage.as_ref(), x)?;
+            x = infer_one(stage.as_ref(), x)?;
             let here = exits.iter().enumerate().filter(|(_, exit)| exit.after == i + 1);
             for (number, exit) in here {
                 let answers = exit.answers(number, &x, &rest)?;
@@ -216,20 +216,14 @@ impl Segment {
         input: &NamedTensors,
         places: &[usize],
     ) -> Result<Vec<Tensor<2>>, ModelError> {
-        let mut x = Activation::from_host(input, &self.device)?;
         let mut found = Vec::new();
-        for (i, stage) in self.stages.iter().enumerate() {
-            x = self.run_one(stage.as_ref(), x)?;
+        self.infer_observed(input, |i, x| {
             for _ in places.iter().filter(|&&place| place == i + 1) {
-                found.push(pooled(stage.name(), &x)?);
+                found.push(pooled(self.stages[i].name(), x)?);
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
-    }
-
-    fn run_one(&self, stage: &dyn super::Stage, x: Activation) -> Result<Activation, ModelError> {
-        let updates = &mut BufferUpdates::default();
-        stage.forward(x, &mut Pass { stage: stage.name(), mode: Mode::Eval, cache: None, updates })
     }
 }
 

@@ -167,15 +167,12 @@ impl Segment {
     pub fn infer_observed(
         &self,
         input: &NamedTensors,
-        observe: &mut dyn FnMut(usize, &Activation),
+        mut observe: impl FnMut(usize, &Activation) -> Result<(), ModelError>,
     ) -> Result<NamedTensors, ModelError> {
         let mut x = Activation::from_host(input, &self.device)?;
-        let mut updates = BufferUpdates::default();
         for (place, stage) in self.stages.iter().enumerate() {
-            let (stage_name, mode) = (stage.name(), Mode::Eval);
-            let mut pass = Pass { stage: stage_name, mode, cache: None, updates: &mut updates };
-            x = stage.forward(x, &mut pass)?;
-            observe(place, &x);
+            x = infer_one(stage.as_ref(), x)?;
+            observe(place, &x)?;
         }
         Ok(x.into_host())
     }
@@ -236,6 +233,12 @@ impl Segment {
             }),
         }
     }
+}
+
+/// Inference of one stage.
+pub(super) fn infer_one(stage: &dyn Stage, x: Activation) -> Result<Activation, ModelError> {
+    let updates = &mut BufferUpdates::default();
+    stage.forward(x, &mut Pass { stage: stage.name(), mode: Mode::Eval, cache: None, updates })
 }
 
 /// The stages of a segment that learns.

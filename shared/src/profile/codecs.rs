@@ -8,7 +8,7 @@ use super::Spread;
 use crate::{
     codec::{Codec, SharedCodec},
     model::{ModelError, Segment},
-    wire::{self, NamedTensors},
+    wire::{self, NamedTensors, v1},
 };
 
 /// One codec at one cut, for one batch.
@@ -30,17 +30,13 @@ pub(super) fn measure(
 ) -> Result<Vec<Vec<CodecTime>>, ModelError> {
     let mut cuts = vec![through_all(input, codecs, rounds)?];
     let last = model.stage_names().len().saturating_sub(1);
-    let mut outcome = Ok(());
-    model.infer_observed(input, &mut |stage, output| {
-        if stage == last || outcome.is_err() {
-            return;
+    model.infer_observed(input, |stage, output| {
+        if stage < last {
+            cuts.push(through_all(&output.clone().into_host(), codecs, rounds)?);
         }
-        match through_all(&output.clone().into_host(), codecs, rounds) {
-            Ok(times) => cuts.push(times),
-            Err(error) => outcome = Err(error),
-        }
+        Ok(())
     })?;
-    outcome.map(|()| cuts)
+    Ok(cuts)
 }
 
 fn through_all(
@@ -64,9 +60,8 @@ fn through(
         let sent = wire::encode(tensors.clone(), codec);
         let middle = Instant::now();
         bytes = sent.iter().map(|t| t.data.len() as u64).sum();
-        let decoded = wire::decode(sent, codec);
+        decode_own(sent, codec)?;
         let end = Instant::now();
-        decoded.map_err(|e| codec_error(codec.name(), &e))?;
         if round > 0 {
             encode.push((middle - begin).as_secs_f64() * 1e3);
             decode.push((end - middle).as_secs_f64() * 1e3);
@@ -76,8 +71,11 @@ fn through(
     Ok(CodecTime { codec: codec.name().into(), bytes, encode, decode })
 }
 
-/// A codec that cannot read what it wrote.
-fn codec_error(name: &str, error: &dyn std::error::Error) -> ModelError {
-    let stage = format!("codec {name}");
-    ModelError::Input { stage, expected: "what it encoded itself".into(), found: error.to_string() }
+/// Reads what the codec itself has written.
+pub fn decode_own(sent: Vec<v1::Tensor>, codec: &dyn Codec) -> Result<NamedTensors, ModelError> {
+    wire::decode(sent, codec).map_err(|error| ModelError::Input {
+        stage: format!("codec {}", codec.name()),
+        expected: "what it encoded itself".into(),
+        found: error.to_string(),
+    })
 }

@@ -49,12 +49,13 @@ pub fn measure(
     for round in 0..WARM_UP + request.rounds {
         thread::sleep(PAUSE);
         let mut begin = Instant::now();
-        model.infer_observed(&input, &mut |stage, _| {
+        model.infer_observed(&input, |stage, _| {
             let end = Instant::now();
             if round >= WARM_UP {
                 times[stage].push((end - begin).as_secs_f64() * 1e3);
             }
             begin = end;
+            Ok(())
         })?;
     }
     let cuts = codecs::measure(&model, &input, codecs, request.rounds)?;

@@ -12,7 +12,7 @@ mod spread;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    codecs::CodecTime,
+    codecs::{CodecTime, decode_own},
     input::sample_input,
     measure::{Request, measure},
     spread::Spread,
