@@ -42,6 +42,7 @@ pub mod run_page;
 pub mod serve;
 pub mod split_model;
 pub mod stack;
+mod svg;
 pub mod train;
 pub mod tune;
 pub mod validate;

@@ -67,17 +67,9 @@ pub async fn report(config: &Config, run: Option<&str>, part: Part) -> Result<Re
     };
     let folder = folder_of(&chosen.config.runs.dir, &chosen.weights);
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let path = folder.join(format!("exits-{}.json", part_name(part)));
+    let path = folder.join(format!("exits-{}.json", part.name()));
     write_atomic(&path, report.json().as_bytes()).map_err(|e| e.to_string())?;
     Ok(report)
-}
-
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Train => "train",
-        Part::Validation => "validation",
-        Part::Test => "test",
-    }
 }
 
 impl Report {
@@ -87,7 +79,7 @@ impl Report {
 
     pub fn render(&self) -> String {
         let Self { weights, samples, accuracy, exits, thresholds, .. } = self;
-        let part = part_name(self.part);
+        let part = self.part.name();
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
         let mut text = format!("{weights}, {samples} samples for {part}, accuracy:\n");
         for Alone { stage, after, accuracy } in exits {

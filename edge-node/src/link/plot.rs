@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::record::Sample;
+use crate::svg::{END, begin};
 
 const WIDTH: f64 = 960.0;
 const PANEL: f64 = 200.0;
@@ -85,17 +86,12 @@ const PANELS: [Panel; 3] = [
 /// The picture; `title` says of what.
 pub fn svg(title: &str, samples: &[Sample]) -> String {
     let height = TOP + PANELS.len() as f64 * (PANEL + GAP);
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/><text x="{LEFT}" y="26" font-size="16">{}</text>"##,
-        escape(title)
-    );
+    let mut out = begin(title, (WIDTH, height), LEFT);
     let times = (samples.first().map_or(0.0, |s| s.at_s), samples.last().map_or(1.0, |s| s.at_s));
     for (index, panel) in PANELS.iter().enumerate() {
         draw(&mut out, panel, TOP + index as f64 * (PANEL + GAP), times, samples);
     }
-    out.push_str("</svg>\n");
+    out.push_str(END);
     out
 }
 
@@ -172,10 +168,6 @@ fn round_up(value: f64) -> f64 {
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use super::Row;
+use crate::svg::{END, begin, escape};
 
 const WIDTH: f64 = 1000.0;
+const MARGIN: f64 = 16.0;
 const LEFT: f64 = 230.0;
 const RIGHT: f64 = 90.0;
 const TOP: f64 = 80.0;
@@ -18,12 +20,7 @@ const COLOURS: [&str; 6] = ["#1f6fb4", "#7fb2dd", "#c8551b", "#3a7d44", "#e3a172
 /// The picture; `title` says of what. Bars longer than `most_ms` are cut off there.
 pub fn svg(title: &str, rows: &[Row], most_ms: f64) -> String {
     let height = TOP + rows.len() as f64 * STEP + 50.0;
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/><text x="16" y="26" font-size="16">{}</text>"##,
-        escape(title)
-    );
+    let mut out = begin(title, (WIDTH, height), MARGIN);
     legend(&mut out, rows);
     let most = most_ms.max(1e-6);
     let scale = (WIDTH - LEFT - RIGHT) / most;
@@ -31,7 +28,7 @@ pub fn svg(title: &str, rows: &[Row], most_ms: f64) -> String {
     for (index, row) in rows.iter().enumerate() {
         bar(&mut out, row, TOP + index as f64 * STEP, most, scale);
     }
-    out.push_str("</svg>\n");
+    out.push_str(END);
     out
 }
 
@@ -121,10 +118,6 @@ fn bar(out: &mut String, row: &Row, y: f64, most: f64, scale: f64) {
             BAR + 4.0
         );
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

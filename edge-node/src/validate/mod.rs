@@ -59,8 +59,8 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
         measured.add(&output, &labels)?;
     }
     let report = measured.report(run, step, options.part, indices.len());
-    let name = format!("{}.json", report.part_name());
-    let path = runs.join("edge").join(&report.run).join(format!("validate-{name}"));
+    let name = format!("validate-{}.json", options.part.name());
+    let path = runs.join("edge").join(&report.run).join(name);
     write_atomic(&path, report.json().as_bytes()).map_err(|e| e.to_string())?;
     Ok(report)
 }

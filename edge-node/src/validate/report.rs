@@ -29,22 +29,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// `train`, `validation` or `test`.
-    pub fn part_name(&self) -> &'static str {
-        match self.part {
-            Part::Train => "train",
-            Part::Validation => "validation",
-            Part::Test => "test",
-        }
-    }
-
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain data") + "\n"
     }
 
     pub fn render(&self) -> String {
         let Self { run, step, samples, loss, score, .. } = self;
-        let part = self.part_name();
+        let part = self.part.name();
         let mut text = format!("{run} after {step} steps, {samples} samples for {part}: ");
         let _ = writeln!(text, "loss {loss:.4}, {score}");
         if let Some(classes) = &self.classes {

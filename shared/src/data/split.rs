@@ -17,6 +17,17 @@ pub enum Part {
     Test,
 }
 
+impl Part {
+    /// `train`, `validation` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Validation => "validation",
+            Part::Test => "test",
+        }
+    }
+}
+
 /// The samples `0..len`, shuffled and cut in three: 70 % training, 10 % validation, 20 % test.
 ///
 /// Test and validation are rounded up, training is the rest; from three samples on none is empty.
