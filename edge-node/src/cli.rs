@@ -17,7 +17,6 @@ use cleave_shared::{
     config::{Config, ConfigArgs},
     health, memory,
     model::{ModelSpec, named::model_by_name},
-    profile::Request,
     telemetry::{self, LogFormat},
 };
 
@@ -167,8 +166,7 @@ fn ended(outcome: Result<(), String>) -> ExitCode {
 #[tokio::main]
 async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Result<(), String> {
     if matches!(command, NodeCommand::Train(_) | NodeCommand::Tune(_) | NodeCommand::Generate(_)) {
-        let (batch, length) = (config.plan.batch, config.plan.length);
-        let request = Request { batch, length, rounds: 15, training: false };
+        let request = config.plan.request();
         crate::plan::settle(&mut config, request).await?;
     }
     match command {

@@ -155,9 +155,7 @@ impl Reconfigurer {
         Err("a key other than split_point, codec, plan and link was changed: restart the node for it"
             .into())
     }
-}
 
-impl Reconfigurer {
     /// What to deploy, and what may be deployed soon.
     fn targets(&self) -> Result<(Target, Vec<Target>), String> {
         let own = self.ready.deployer().target(&self.config)?;

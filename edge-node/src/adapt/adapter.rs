@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cleave_shared::{config::Config, profile::Request};
+use cleave_shared::config::Config;
 use tokio::sync::watch;
 
 use super::{Call, Event, Seen};
@@ -51,7 +51,7 @@ impl Adapter {
                 return;
             }
             let config = self.config.borrow_and_update().clone();
-            match grounds(&config, request(&config)).await {
+            match grounds(&config, config.plan.request()).await {
                 Ok(grounds) => self.adapt(config, grounds).await,
                 Err(error) => {
                     tracing::warn!("split_point = \"auto\" has nothing to plan with yet: {error}");
@@ -73,10 +73,7 @@ impl Adapter {
         let mut probed = Instant::now();
         loop {
             tokio::select! {
-                changed = self.config.changed() => match changed {
-                    Ok(()) => return,
-                    Err(_) => return,
-                },
+                _ = self.config.changed() => return,
                 () = self.seen.news() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
@@ -101,7 +98,7 @@ impl Adapter {
     async fn probe(&self, belief: &mut Belief, bytes: usize) -> bool {
         let limit = Duration::from_millis(GONE_MS as u64);
         // While nobody uses the link nothing is known of the load either.
-        belief.queue_ms *= 0.5;
+        belief.limits.queue_ms *= 0.5;
         match tokio::time::timeout(limit, self.cloud.probe(bytes, bytes)).await {
             Ok(Ok((up, down))) => {
                 let bytes = bytes as u64;
@@ -111,12 +108,6 @@ impl Adapter {
             _ => belief.gone(),
         }
     }
-}
-
-/// What a request is taken to be.
-fn request(config: &Config) -> Request {
-    let (batch, length) = (config.plan.batch, config.plan.length);
-    Request { batch, length, rounds: 15, training: false }
 }
 
 /// All on the edge, if the limits allow it; a deadline is no reason not to have it at hand.
@@ -129,10 +120,8 @@ fn found_whole(found: &Plan) -> Option<Choice> {
 struct Belief {
     grounds: Grounds,
     estimate: Estimate,
+    /// With what is known of the cloud's load.
     limits: Limits,
-    /// How much slower the cloud's tail is than when it was measured.
-    tail_factor: f64,
-    queue_ms: f64,
     steady: Steady,
 }
 
@@ -149,7 +138,7 @@ impl Belief {
         let first = kept.unwrap_or(best).choice.clone();
         let estimate = Estimate::new(grounds.network.clone());
         let steady = Steady::new(first, hysteresis);
-        Some(Self { grounds, estimate, limits, tail_factor: 1.0, queue_ms: 0.0, steady })
+        Some(Self { grounds, estimate, limits, steady })
     }
 
     /// Whether it was a change.
@@ -163,9 +152,10 @@ impl Belief {
     fn answered(&mut self, call: Call) -> bool {
         let usual = self.grounds.costs.tail_ms.get(call.split).copied().unwrap_or(0.0);
         if usual > VISIBLE_MS {
-            self.tail_factor += GAIN * (call.tail_ms / usual - self.tail_factor);
+            let factor = &mut self.limits.tail_factor;
+            *factor += GAIN * (call.tail_ms / usual - *factor);
         }
-        self.queue_ms += GAIN * (call.queue_ms - self.queue_ms);
+        self.limits.queue_ms += GAIN * (call.queue_ms - self.limits.queue_ms);
         // What the host adds is not the link's.
         let host = self.grounds.host.ms(call.uplink_bytes + call.downlink_bytes) / 2.0;
         let seen = |bytes, ms: f64| Observation { bytes, ms: (ms - host).max(0.1 * ms) };
@@ -178,10 +168,7 @@ impl Belief {
     }
 
     fn plan(&self, network: &Network) -> Plan {
-        let mut costs = self.grounds.costs.clone();
-        costs.tail_ms.iter_mut().for_each(|ms| *ms *= self.tail_factor);
-        let limits = Limits { queue_ms: self.queue_ms, ..self.limits.clone() };
-        plan(&costs, network, self.grounds.host, &limits)
+        plan(&self.grounds.costs, network, self.grounds.host, &self.limits)
     }
 
     fn reconsider(&mut self, changed: bool) -> Option<Choice> {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, plan};
 use crate::{
-    cloud::{CloudClient, explain},
+    cloud::explain,
     deploy::{Deployer, Target},
     ports,
     predict::SplitPredictor,
@@ -69,7 +69,7 @@ pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, Strin
 /// Lines through a few probes.
 async fn probe(config: &Config) -> Result<Network, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
-    let cloud = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+    let cloud = stack::client(config, &link)?;
     let (mut up, mut down) = (Vec::new(), Vec::new());
     // The first opens the connection.
     for bytes in std::iter::once(1).chain(PROBES) {
@@ -91,7 +91,7 @@ async fn probe(config: &Config) -> Result<Network, String> {
 impl Grounds {
     pub fn limits(&self, config: &Config) -> Limits {
         let accuracy = self.measured.accuracy.clone();
-        Limits { config: config.plan.clone(), queue_ms: 0.0, accuracy }
+        Limits { config: config.plan.clone(), queue_ms: 0.0, tail_factor: 1.0, accuracy }
     }
 
     pub fn plan(&self, config: &Config) -> Plan {
@@ -159,7 +159,7 @@ struct Trial {
 impl Trial {
     fn new(config: &Config, request: Request) -> Result<Self, String> {
         let link = Link::new(config.link_profile(), config.link.seed);
-        let client = CloudClient::new(stack::channel(config, &link)?, &config.edge.cloud);
+        let client = stack::client(config, &link)?;
         let edge = &config.edge;
         let pool = ComputePool::slowed(edge.threads, edge.queue, edge.compute_scale);
         let deployer = Deployer::new(config, client.clone())?;

@@ -10,12 +10,14 @@ use crate::serve::Timing;
 pub(super) const REQUEST_OVERHEAD: u64 = 420;
 pub(super) const REPLY_OVERHEAD: u64 = 260;
 
-/// What a plan minimises, and under which limits.
+/// What a plan minimises, under which limits, and the cloud's load.
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub config: PlanConfig,
     /// Waiting for a compute thread of the cloud, ms.
     pub queue_ms: f64,
+    /// How much slower the cloud's tail is than when it was measured.
+    pub tail_factor: f64,
     pub accuracy: Vec<Accuracy>,
 }
 
@@ -100,11 +102,12 @@ fn across(
     let (up, down) = (crossing.bytes + REQUEST_OVERHEAD, costs.output_bytes + REPLY_OVERHEAD);
     // What the host adds is seen as time on the link, as the measured parts have it.
     let host_ms = host.ms(up + down);
+    let tail_ms = limits.tail_factor * costs.tail_ms[split];
     let timing = Timing {
         head_ms: costs.head_ms[split],
         encode_ms: crossing.encode_ms,
         uplink_ms: network.up.ms(up) + host_ms * up as f64 / (up + down) as f64,
-        tail_ms: costs.tail_ms[split] + limits.queue_ms,
+        tail_ms: tail_ms + limits.queue_ms,
         downlink_ms: network.down.ms(down) + host_ms * down as f64 / (up + down) as f64,
         decode_ms: crossing.decode_ms,
     };
@@ -112,7 +115,7 @@ fn across(
     let energy_mj = compute_mj(costs, split, limits.config.energy)
         + radio_mj(limits.config.energy, &timing, up, down);
     let CloudPrice { price_per_hour } = limits.config.cloud;
-    let cost = price_per_hour * 1e6 * (costs.tail_ms[split] + crossing.decode_ms) / 3.6e6;
+    let cost = price_per_hour * 1e6 * (tail_ms + crossing.decode_ms) / 3.6e6;
     Predicted {
         choice,
         timing,

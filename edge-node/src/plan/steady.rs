@@ -74,7 +74,12 @@ mod tests {
         };
         let network =
             Network { up: Curve::line(5.0, mbps * 1e6), down: Curve::line(5.0, mbps * 1e6) };
-        let limits = Limits { config: PlanConfig::default(), queue_ms: 0.0, accuracy: Vec::new() };
+        let limits = Limits {
+            config: PlanConfig::default(),
+            queue_ms: 0.0,
+            tail_factor: 1.0,
+            accuracy: Vec::new(),
+        };
         plan(&costs, &network, HostCost::default(), &limits)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Predicted;
+use crate::serve::Timing;
 
 /// One choice.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -12,12 +13,8 @@ pub struct Row {
     pub after: String,
     pub codec: Option<String>,
     pub bytes: u64,
-    pub head_ms: f64,
-    pub encode_ms: f64,
-    pub uplink_ms: f64,
-    pub tail_ms: f64,
-    pub downlink_ms: f64,
-    pub decode_ms: f64,
+    #[serde(flatten)]
+    pub timing: Timing,
     pub total_ms: f64,
     /// Median of real requests; none if they were not sent.
     pub measured_ms: Option<f64>,
@@ -30,18 +27,12 @@ pub struct Row {
 
 impl Row {
     pub fn new(predicted: &Predicted, after: &str, chosen: bool) -> Self {
-        let timing = predicted.timing;
         Self {
             split_point: predicted.choice.split,
             after: after.into(),
             codec: predicted.choice.codec.clone(),
             bytes: predicted.bytes,
-            head_ms: timing.head_ms,
-            encode_ms: timing.encode_ms,
-            uplink_ms: timing.uplink_ms,
-            tail_ms: timing.tail_ms,
-            downlink_ms: timing.downlink_ms,
-            decode_ms: timing.decode_ms,
+            timing: predicted.timing,
             total_ms: predicted.latency_ms(),
             measured_ms: None,
             energy_mj: predicted.energy_mj,
@@ -58,14 +49,7 @@ impl Row {
 
     /// Parts in the order of a request, ms.
     pub fn parts(&self) -> [(&'static str, f64); 6] {
-        [
-            ("head", self.head_ms),
-            ("encode", self.encode_ms),
-            ("uplink", self.uplink_ms),
-            ("tail", self.tail_ms),
-            ("downlink", self.downlink_ms),
-            ("decode", self.decode_ms),
-        ]
+        self.timing.parameters().map(|(name, ms)| (name.trim_end_matches("_ms"), ms))
     }
 }
 

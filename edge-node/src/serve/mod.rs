@@ -127,7 +127,7 @@ pub struct ExitUse {
 }
 
 /// What each stage of one prediction took, in milliseconds; 0 for a stage that did not run.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Timing {
     pub head_ms: f64,
     pub encode_ms: f64,
