@@ -13,10 +13,12 @@ const GAIN: f64 = 0.25;
 /// transfer that takes 2.2 times as long as predicted, or three that take 1.5 times as long.
 const DRIFT: f64 = 0.1;
 const CHANGE: f64 = 0.7;
-/// Below this share of the whole, a part cannot be told from the noise of the other.
-const VISIBLE: f64 = 0.3;
 /// A rate is never thought to be more than this much better or worse than the curve's.
 const FACTORS: (f64, f64) = (1e-4, 1e4);
+/// Nothing takes less than this, so that a logarithm can be taken.
+const LEAST_MS: f64 = 1e-3;
+/// Newton's method on a convex function of two logarithms: it is there after a few.
+const STEPS: usize = 6;
 
 /// One transfer, in one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,7 +74,13 @@ struct Way {
 
 impl Way {
     fn new(before: Curve) -> Self {
-        Self { delay_ms: before.delay_ms(), before, factor: 1.0, slower: 0.0, quicker: 0.0 }
+        Self {
+            delay_ms: before.delay_ms().max(LEAST_MS),
+            before,
+            factor: 1.0,
+            slower: 0.0,
+            quicker: 0.0,
+        }
     }
 
     /// What the bytes themselves took, before.
@@ -93,7 +101,7 @@ impl Way {
         if !(seen.ms.is_finite() && seen.ms > 0.0) {
             return false;
         }
-        let predicted = self.predict(seen.bytes).max(1e-3);
+        let predicted = self.predict(seen.bytes).max(LEAST_MS);
         let surprise = (seen.ms / predicted).ln();
         self.slower = (self.slower + surprise - DRIFT).max(0.0);
         self.quicker = (self.quicker - surprise - DRIFT).max(0.0);
@@ -101,21 +109,23 @@ impl Way {
         if changed {
             (self.slower, self.quicker) = (0.0, 0.0);
         }
-        self.learn(seen, predicted, if changed { 1.0 } else { GAIN });
+        self.learn(seen, if changed { 1.0 } else { GAIN });
         changed
     }
 
-    fn learn(&mut self, seen: Observation, predicted: f64, gain: f64) {
+    /// Delay and factor each change by their share of the whole, in the logarithm (normalised least mean
+    /// squares), so that a small transfer teaches the delay, a large one the rate, and one between both.
+    fn learn(&mut self, seen: Observation, gain: f64) {
         let body = self.body_ms(seen.bytes);
-        let visible = self.factor * body / predicted;
-        let missing = seen.ms - self.factor * body;
-        // A body that is most of it cannot be told from a delay that has grown; the body has it.
-        if visible >= VISIBLE {
-            let found = (seen.ms - self.delay_ms).max(0.1 * seen.ms) / body.max(1e-6);
-            let found = found.clamp(FACTORS.0, FACTORS.1);
-            self.factor *= (found / self.factor).powf(gain);
-        } else if missing > 0.0 {
-            self.delay_ms += gain * (missing - self.delay_ms);
+        let aim = self.predict(seen.bytes).max(LEAST_MS).powf(1.0 - gain) * seen.ms.powf(gain);
+        for _ in 0..STEPS {
+            let predicted = self.predict(seen.bytes).max(LEAST_MS);
+            let missing = (aim / predicted).ln();
+            let of_body = self.factor * body / predicted;
+            let of_delay = 1.0 - of_body;
+            let step = missing / (of_body.powi(2) + of_delay.powi(2));
+            self.delay_ms = (self.delay_ms * (step * of_delay).exp()).max(LEAST_MS);
+            self.factor = (self.factor * (step * of_body).exp()).clamp(FACTORS.0, FACTORS.1);
         }
     }
 }
