@@ -1,14 +1,12 @@
 //! The decoders of bottlenecks that edges name as their codec.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use cleave_shared::{
     checkpoint::RunStore,
     codec::{LEARNED, Learned, LearnedName, Place, SharedCodec},
     config::Config,
+    kept::Kept,
     model::ModelSpec,
     session::TrainingSpec,
     wire::v1::Agreement,
@@ -21,10 +19,15 @@ const MOST: usize = 16;
 
 /// What is in this node's folder of runs, and what of it was asked for.
 pub struct Bottlenecks {
+    source: Arc<Source>,
+    allowed: bool,
+    known: Kept<Key, SharedCodec>,
+}
+
+/// Where decoders are read from.
+struct Source {
     store: Arc<RunStore>,
     model: ModelSpec,
-    allowed: bool,
-    known: Mutex<HashMap<Key, SharedCodec>>,
 }
 
 /// Codec, split point and weights.
@@ -33,28 +36,28 @@ type Key = (String, u32, String);
 impl Bottlenecks {
     pub fn new(config: &Config, store: Arc<RunStore>) -> Self {
         let allowed = config.codec.allowed.iter().any(|name| name == LEARNED);
-        Self { store, model: config.model.clone(), allowed, known: Mutex::default() }
+        let source = Arc::new(Source { store, model: config.model.clone() });
+        Self { source, allowed, known: Kept::new(MOST) }
     }
 
     /// The decoder that this agreement names; read from disk by the first who asks. Refused if it is
     /// of another split point or of other weights.
-    pub fn get(&self, edge: &Agreement) -> Result<SharedCodec, String> {
+    pub async fn get(&self, edge: &Agreement) -> Result<SharedCodec, String> {
         if !self.allowed {
             return Err(format!("{:?} is not in codec.allowed", edge.activation_codec));
         }
         let key = (edge.activation_codec.clone(), edge.split_point, edge.weights.clone());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(codec) = known.get(&key) {
-            return Ok(codec.clone());
-        }
-        let codec = self.open(edge)?;
-        if known.len() >= MOST {
-            known.clear();
-        }
-        known.insert(key, codec.clone());
-        Ok(codec)
+        let read = async || {
+            let (source, edge) = (self.source.clone(), edge.clone());
+            // Files, which others' requests are not to wait for.
+            let opened = tokio::task::spawn_blocking(move || source.open(&edge)).await;
+            opened.map_err(|e| format!("reading a bottleneck: {e}"))?
+        };
+        self.known.get(&key, read).await
     }
+}
 
+impl Source {
     fn open(&self, edge: &Agreement) -> Result<SharedCodec, String> {
         let name: LearnedName = edge.activation_codec.parse()?;
         let run = &name.run;

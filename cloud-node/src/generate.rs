@@ -77,7 +77,7 @@ impl Generation {
             let text = "the first message of a generation stream is not `open`";
             return Err(Status::invalid_argument(text));
         };
-        let agreed = self.handshake.check(open.agreement.as_ref())?;
+        let agreed = self.handshake.check(open.agreement.as_ref()).await?;
         let cut = agreed.cut;
         let (most, sampler) = self.checked(&cut, &open)?;
         let reserve = self.spec.cache_bytes(cut.split..self.spec.stage_count(), most);

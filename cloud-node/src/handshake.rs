@@ -52,7 +52,7 @@ impl Handshake {
 
     /// FAILED_PRECONDITION names everything that differs. The split point is the edge's to choose,
     /// as long as the model has it, and so are codecs that are allowed here.
-    pub fn check(&self, edge: Option<&Agreement>) -> Result<Agreed, Status> {
+    pub async fn check(&self, edge: Option<&Agreement>) -> Result<Agreed, Status> {
         let edge = edge.ok_or_else(|| Status::invalid_argument("the message has no agreement"))?;
         let mut lines = differences(edge, &self.own);
         let split = edge.split_point as usize;
@@ -62,7 +62,7 @@ impl Handshake {
         }
         let by_name = |name: &str| self.codecs.get(name).map_err(|e| e.to_string());
         let activation = match LearnedName::is_meant(&edge.activation_codec) {
-            true => self.bottlenecks.get(edge),
+            true => self.bottlenecks.get(edge).await,
             false => by_name(&edge.activation_codec),
         };
         let mut known = |what: &str, codec: Result<SharedCodec, String>| {
@@ -96,11 +96,11 @@ mod tests {
         Arc::new(RunStore::new("no-runs"))
     }
 
-    #[test]
-    fn everything_that_differs_is_named() {
+    #[tokio::test]
+    async fn everything_that_differs_is_named() {
         let handshake = Handshake::new(&Config::default(), store());
         let good = Agreement { weights: "seed:7".into(), ..handshake.own.clone() };
-        let agreed = handshake.check(Some(&good)).unwrap();
+        let agreed = handshake.check(Some(&good)).await.unwrap();
         assert_eq!(agreed.cut, Cut { split: 4, weights: WeightsId::Seed(7) });
 
         let bad = Agreement {
@@ -112,7 +112,7 @@ mod tests {
             weight_format: "int4".into(),
             ..good.clone()
         };
-        let status = handshake.check(Some(&bad)).err().unwrap();
+        let status = handshake.check(Some(&bad)).await.err().unwrap();
         assert_eq!(status.code(), Code::FailedPrecondition);
         for part in [
             "protocol version: edge has 9, cloud has 3",
@@ -124,28 +124,29 @@ mod tests {
             assert!(status.message().contains(part), "{part}: {}", status.message());
         }
         let nameless = Agreement { weights: "latest".into(), ..good };
-        let refused = |edge| handshake.check(edge).err().unwrap().code();
-        assert_eq!(refused(Some(&nameless)), Code::InvalidArgument);
-        assert_eq!(refused(None), Code::InvalidArgument);
+        let refused = async |edge| handshake.check(edge).await.err().unwrap().code();
+        assert_eq!(refused(Some(&nameless)).await, Code::InvalidArgument);
+        assert_eq!(refused(None).await, Code::InvalidArgument);
     }
 
-    #[test]
-    fn codecs_are_the_edges_choice_among_those_allowed() {
+    #[tokio::test]
+    async fn codecs_are_the_edges_choice_among_those_allowed() {
         let mut config = Config::default();
         config.codec.allowed = vec!["f32".into(), "topk".into()];
         let handshake = Handshake::new(&config, store());
-        let asked = |activation: &str, gradient: &str| {
-            handshake.check(Some(&Agreement {
+        let asked = async |activation: &str, gradient: &str| {
+            let agreement = Agreement {
                 activation_codec: activation.into(),
                 gradient_codec: gradient.into(),
                 weights: "seed:7".into(),
                 ..handshake.own.clone()
-            }))
+            };
+            handshake.check(Some(&agreement)).await
         };
-        let agreed = asked("topk:0.1", "f32").unwrap();
+        let agreed = asked("topk:0.1", "f32").await.unwrap();
         assert_eq!(agreed.activation_codec.name(), "topk:0.1");
         assert_eq!(agreed.gradient_codec.name(), "f32");
-        let status = asked("f32", "int8").err().unwrap();
+        let status = asked("f32", "int8").await.err().unwrap();
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(
             status.message(),

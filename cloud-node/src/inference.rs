@@ -31,7 +31,7 @@ impl Inference {
         request: v1::InferRequest,
         received_ns: u64,
     ) -> Result<v1::InferReply, Status> {
-        let agreed = self.handshake.check(request.agreement.as_ref())?;
+        let agreed = self.handshake.check(request.agreement.as_ref()).await?;
         let tail = self.tails.get(&agreed.cut, &self.pool).await?;
         let codec = agreed.activation_codec;
         let queued = Instant::now();

@@ -50,7 +50,7 @@ impl Profiler {
     }
 
     pub async fn run(&self, asked: v1::ProfileRequest) -> Result<v1::ProfileReply, Status> {
-        self.handshake.check(asked.agreement.as_ref())?;
+        self.handshake.check(asked.agreement.as_ref()).await?;
         let allowed = |what: &str, n: u32, most: u32| match n {
             n if (1..=most).contains(&n) => Ok(n as usize),
             n => Err(Status::invalid_argument(format!("{what} {n} is not 1 to {most}"))),

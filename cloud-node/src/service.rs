@@ -49,7 +49,7 @@ impl SplitService for Split {
     ) -> Result<Response<v1::BindReply>, Status> {
         let received_ns = self.clock.now_ns();
         let agreement = request.into_inner().agreement;
-        let cut = self.handshake.check(agreement.as_ref())?.cut;
+        let cut = self.handshake.check(agreement.as_ref()).await?.cut;
         let warm = cut.clone();
         let stages = self.spec.stage_names().split_off(cut.split);
         let library = self.library.clone();

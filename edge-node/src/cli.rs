@@ -165,9 +165,15 @@ fn ended(outcome: Result<(), String>) -> ExitCode {
 
 #[tokio::main]
 async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Result<(), String> {
-    if matches!(command, NodeCommand::Train(_) | NodeCommand::Tune(_) | NodeCommand::Generate(_)) {
-        let request = config.plan.request();
-        crate::plan::settle(&mut config, request).await?;
+    match command {
+        NodeCommand::Train(_) | NodeCommand::Tune(_) => {
+            crate::plan::settle_step(&mut config).await?;
+        }
+        NodeCommand::Generate(_) => {
+            let request = config.plan.request();
+            crate::plan::settle(&mut config, request).await?;
+        }
+        _ => {}
     }
     match command {
         NodeCommand::Prepare(args) => steps::prepare(&config, args),

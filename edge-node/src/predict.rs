@@ -2,7 +2,11 @@
 //!
 //! Texts become token ids on the compute thread that runs the head.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cleave_shared::{
     codec::F32,
@@ -12,7 +16,8 @@ use cleave_shared::{
     text::Tokenizer,
     wire::{self, NamedTensors, v1},
 };
-use tokio::sync::watch;
+use futures_util::future::{self, Either};
+use tokio::sync::{Notify, oneshot, watch};
 use tower::{BoxError, ServiceExt};
 
 use crate::{
@@ -35,8 +40,14 @@ pub struct SplitPredictor {
     cloud: CloudCall,
     /// Of a model that takes token ids; texts are refused without it.
     tokenizer: Option<Tokenizer>,
-    /// The whole model, if it is at hand: it answers what the cloud leaves unanswered.
-    spare: Option<Current>,
+    spare: Option<Spare>,
+}
+
+/// The whole model, if it is at hand: it answers what the cloud leaves unanswered, or answers late.
+struct Spare {
+    whole: Current,
+    /// How long the cloud's answer is awaited before the whole model begins as well.
+    patience: watch::Receiver<Option<Duration>>,
 }
 
 impl SplitPredictor {
@@ -50,15 +61,18 @@ impl SplitPredictor {
         Self { config, current, pool, cloud, tokenizer, spare: None }
     }
 
-    /// Falls back on the whole model here when the cloud does not answer.
-    pub fn with_spare(self, spare: Current) -> Self {
-        Self { spare: Some(spare), ..self }
+    /// Falls back on the whole model here when the cloud does not answer, or not in time.
+    pub fn with_spare(self, whole: Current, patience: watch::Receiver<Option<Duration>>) -> Self {
+        Self { spare: Some(Spare { whole, patience }), ..self }
     }
 
-    /// The whole model of the same weights.
-    fn spare(&self, deployed: &Deployment) -> Option<Arc<Deployment>> {
-        let spare = self.spare.as_ref()?.borrow().clone()?;
-        (spare.target.weights == deployed.target.weights && !deployed.is_whole()).then_some(spare)
+    /// The whole model of the same weights, and how long the cloud has before it begins.
+    fn spare(&self, deployed: &Deployment) -> Option<(Arc<Deployment>, Duration)> {
+        let Spare { whole, patience } = self.spare.as_ref()?;
+        let whole = whole.borrow().clone()?;
+        let patience = patience.borrow().unwrap_or(Duration::MAX);
+        let same = whole.target.weights == deployed.target.weights;
+        (same && !deployed.is_whole()).then_some((whole, patience))
     }
 
     fn deployed(&self) -> Result<Arc<Deployment>, InferError> {
@@ -157,25 +171,47 @@ impl Predictor for SplitPredictor {
 
     async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
         let deployed = self.deployed()?;
-        let Some(spare) = self.spare(&deployed) else {
-            return self.predict_on(deployed, query, exits).await;
+        let Some((spare, patience)) = self.spare(&deployed) else {
+            return self.predict_on(deployed, query, exits, None).await;
         };
-        match self.predict_on(deployed, query.clone(), exits).await {
-            Err(InferError::Unavailable(why) | InferError::Deadline(why)) => {
+        let (sent, leaves) = oneshot::channel();
+        let failed = Notify::new();
+        let with_cloud = pin!(self.predict_on(deployed, query.clone(), exits, Some(sent)));
+        let here = pin!(async {
+            future::select(pin!(late(leaves, patience)), pin!(failed.notified())).await;
+            self.predict_on(spare, query, exits, None).await
+        });
+        // Whoever has an answer first gives it; an error of one is no reason not to wait for the other.
+        match future::select(with_cloud, here).await {
+            Either::Left((Err(InferError::Unavailable(why) | InferError::Deadline(why)), here)) => {
                 tracing::debug!("answered by the whole model here: {why}");
-                self.predict_on(spare, query, exits).await
+                failed.notify_one();
+                here.await
             }
-            outcome => outcome,
+            Either::Right((Err(_), with_cloud)) => with_cloud.await,
+            Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
         }
     }
 }
 
+/// Ends when a call has been on its way for longer than this; never if it does not leave. Time before it
+/// leaves is this machine's own, and would not be shorter for another begin.
+async fn late(leaves: oneshot::Receiver<()>, patience: Duration) {
+    if leaves.await.is_err() {
+        future::pending::<()>().await;
+    }
+    tokio::time::sleep(patience).await;
+    tracing::debug!(?patience, "the cloud is late; the whole model here begins");
+}
+
 impl SplitPredictor {
+    /// `sent` is told when the activation leaves.
     async fn predict_on(
         &self,
         deployed: Arc<Deployment>,
         query: Query,
         exits: bool,
+        sent: Option<oneshot::Sender<()>>,
     ) -> Result<Prediction, InferError> {
         let Head { result, left, output_bytes, head_ms, encode_ms } =
             self.head(deployed.clone(), query, exits).await?;
@@ -184,6 +220,7 @@ impl SplitPredictor {
             HeadResult::Answer(output) => Ok(output),
             HeadResult::Sent(activation) => {
                 timing.encode_ms = encode_ms;
+                let _ = sent.map(|sent| sent.send(()));
                 self.tail(&deployed, activation, output_bytes, &mut timing).await
             }
         };

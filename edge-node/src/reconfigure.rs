@@ -185,7 +185,12 @@ impl Reconfigurer {
         tokio::spawn(async move {
             for target in &wanted {
                 match ready.get(target).await {
-                    Ok(made) if made.is_whole() => drop(whole.send_replace(Some(made))),
+                    Ok(made) if made.is_whole() => {
+                        let before = whole.send_replace(Some(made));
+                        if before.is_none() {
+                            tracing::info!("the whole model is at hand");
+                        }
+                    }
                     Ok(_) => {}
                     Err(problem) => tracing::debug!("not made ready: {problem}"),
                 }

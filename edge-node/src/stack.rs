@@ -96,13 +96,15 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let cloud = cloud_call(&config, client.clone(), seen.clone());
     let (in_force, config_in_force) = watch::channel(config.clone());
     let (planned, plans) = watch::channel(None);
-    let adapter = Adapter { cloud: client.clone(), seen, config: config_in_force, planned };
+    let (patience, patience_now) = watch::channel(None);
+    let config_now = config_in_force;
+    let adapter = Adapter { cloud: client.clone(), seen, config: config_now, planned, patience };
     tokio::spawn(adapter.run());
     let (whole, spare) = watch::channel(None);
     let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);
     let tokenizer = ports::tokenizer(&config)?;
-    let predictor =
-        SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer).with_spare(spare);
+    let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer)
+        .with_spare(spare, patience_now);
     let predictor = Arc::new(predictor);
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;

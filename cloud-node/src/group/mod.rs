@@ -108,7 +108,7 @@ impl Shared {
     /// The group that an edge joins; opened, from its newest checkpoint if it has one, by the first.
     async fn group(self: &Arc<Self>, join: &v1::GroupJoin) -> Result<Group, Status> {
         check_run_id(&join.run).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let agreed = self.handshake.check(join.agreement.as_ref())?;
+        let agreed = self.handshake.check(join.agreement.as_ref()).await?;
         let (cut, activation_codec) = (agreed.cut, agreed.activation_codec);
         let gradient_codec = agreed.gradient_codec;
         if cut.split == 0 || cut.split == self.spec.stage_count() {

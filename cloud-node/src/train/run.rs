@@ -60,7 +60,7 @@ pub async fn open(
     owner: u64,
     shared: &Shared,
 ) -> Result<(u64, Codecs), Status> {
-    let agreed = shared.handshake.check(open.agreement.as_ref())?;
+    let agreed = shared.handshake.check(open.agreement.as_ref()).await?;
     let cut = agreed.cut;
     let (activation, gradient) = (agreed.activation_codec, agreed.gradient_codec);
     let codecs = Codecs { activation: activation.clone(), gradient: gradient.clone() };

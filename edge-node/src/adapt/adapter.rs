@@ -8,10 +8,14 @@ use std::{
 use cleave_shared::config::Config;
 use tokio::sync::watch;
 
-use super::{Call, Event, Seen};
+use super::{Call, Event, Seen, UnderWay};
 use crate::{
     cloud::CloudClient,
-    plan::{Choice, Estimate, Grounds, Limits, Network, Observation, Plan, Steady, grounds, plan},
+    plan::{
+        Choice, Estimate, Grounds, Limits, Network, Observation, Plan, Predicted, Steady, grounds,
+        plan,
+    },
+    serve::Timing,
 };
 
 /// How often calls that are under way are looked at.
@@ -41,6 +45,8 @@ pub struct Adapter {
     /// The configuration in force.
     pub config: watch::Receiver<Config>,
     pub planned: watch::Sender<Option<Planned>>,
+    /// How long an answer may be awaited before the edge begins to make it itself; none without a plan.
+    pub patience: watch::Sender<Option<Duration>>,
 }
 
 impl Adapter {
@@ -52,7 +58,10 @@ impl Adapter {
             }
             let config = self.config.borrow_and_update().clone();
             match grounds(&config, config.plan.request()).await {
-                Ok(grounds) => self.adapt(config, grounds).await,
+                Ok(grounds) => {
+                    self.adapt(config, grounds).await;
+                    self.patience.send_replace(None);
+                }
                 Err(error) => {
                     tracing::warn!("split_point = \"auto\" has nothing to plan with yet: {error}");
                     tokio::time::sleep(RETRY).await;
@@ -69,6 +78,7 @@ impl Adapter {
             return;
         };
         self.planned.send_replace(Some(belief.planned()));
+        self.patience.send_replace(belief.patience());
         let interval = Duration::from_secs(config.plan.probe_interval_s);
         let mut probed = Instant::now();
         loop {
@@ -77,43 +87,68 @@ impl Adapter {
                 () = self.seen.news() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
-            let mut changed = self.seen.take().into_iter().fold(false, |c, e| belief.learn(e) | c);
-            if let Some((bytes, ms)) = self.seen.oldest() {
-                changed |= belief.estimate.overdue(Observation { bytes, ms });
-            }
+            let mut news = self.learn(&mut belief);
             let idle = self.seen.idle().is_none_or(|idle| idle >= interval);
             if idle && probed.elapsed() >= interval {
                 probed = Instant::now();
-                changed |= self.probe(&mut belief, config.plan.probe_bytes).await;
+                news = news.max(self.probe(&mut belief, config.plan.probe_bytes).await);
             }
-            if let Some(choice) = belief.reconsider(changed) {
+            // Plans that agree mean something if each has new facts to stand on.
+            if news == News::None {
+                continue;
+            }
+            if let Some(choice) = belief.reconsider(news) {
                 let codec = choice.codec.as_deref().unwrap_or("-");
                 tracing::info!(split_point = choice.split, codec, "planned anew");
                 self.planned.send_replace(Some(belief.planned()));
             }
+            self.patience.send_replace(belief.patience());
         }
     }
 
-    /// Learns from a transfer of its own; whether that was a change.
-    async fn probe(&self, belief: &mut Belief, bytes: usize) -> bool {
+    /// From calls that have ended, and from one that takes too long.
+    fn learn(&self, belief: &mut Belief) -> News {
+        let ended = self.seen.take().into_iter().map(|event| belief.learn(event));
+        let news = ended.max().unwrap_or(News::None);
+        let late = self.seen.oldest().map(|call| belief.overdue(call));
+        news.max(late.unwrap_or(News::None))
+    }
+
+    /// Learns from a transfer of its own.
+    async fn probe(&self, belief: &mut Belief, bytes: usize) -> News {
         let limit = Duration::from_millis(GONE_MS as u64);
         // While nobody uses the link nothing is known of the load either.
         belief.limits.queue_ms *= 0.5;
         match tokio::time::timeout(limit, self.cloud.probe(bytes, bytes)).await {
             Ok(Ok((up, down))) => {
                 let bytes = bytes as u64;
-                belief.estimate.uplink(Observation { bytes, ms: up })
-                    | belief.estimate.downlink(Observation { bytes, ms: down })
+                let changed = belief.estimate.uplink(Observation { bytes, ms: up });
+                News::of(belief.estimate.downlink(Observation { bytes, ms: down }) | changed)
             }
             _ => belief.gone(),
         }
     }
 }
 
+/// What was learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    None,
+    /// More of what was known.
+    Some,
+    /// The link or the load is not what it was.
+    Change,
+}
+
+impl News {
+    fn of(changed: bool) -> Self {
+        if changed { News::Change } else { News::Some }
+    }
+}
+
 /// All on the edge, if the limits allow it; a deadline is no reason not to have it at hand.
-fn found_whole(found: &Plan) -> Option<Choice> {
-    let whole = found.all.iter().find(|p| p.choice.codec.is_none())?;
-    whole.fits.then(|| whole.choice.clone())
+fn found_whole(found: &Plan) -> Option<&Predicted> {
+    found.all.iter().find(|p| p.choice.codec.is_none() && p.fits)
 }
 
 /// All that is believed, and the choice that follows from it.
@@ -141,15 +176,28 @@ impl Belief {
         Some(Self { grounds, estimate, limits, steady })
     }
 
-    /// Whether it was a change.
-    fn learn(&mut self, event: Event) -> bool {
+    fn learn(&mut self, event: Event) -> News {
         match event {
             Event::Failed => self.gone(),
             Event::Answered(call) => self.answered(call),
+            Event::Left(call) => self.overdue(call),
         }
     }
 
-    fn answered(&mut self, call: Call) -> bool {
+    /// A call that has no answer yet says something if it should have one.
+    fn overdue(&mut self, call: UnderWay) -> News {
+        let UnderWay { split, uplink_bytes: bytes, ms } = call;
+        let tail = self.grounds.costs.tail_ms.get(split).copied().unwrap_or(0.0);
+        let tail = self.limits.tail_factor * tail + self.limits.queue_ms;
+        let back = self.estimate.network().down.ms(self.grounds.costs.output_bytes);
+        // All that is missing is laid to the uplink: it has the most bytes.
+        match self.estimate.overdue(Observation { bytes, ms: ms - tail - back }) {
+            true => News::Change,
+            false => News::None,
+        }
+    }
+
+    fn answered(&mut self, call: Call) -> News {
         let usual = self.grounds.costs.tail_ms.get(call.split).copied().unwrap_or(0.0);
         if usual > VISIBLE_MS {
             let factor = &mut self.limits.tail_factor;
@@ -160,20 +208,31 @@ impl Belief {
         let host = self.grounds.host.ms(call.uplink_bytes + call.downlink_bytes) / 2.0;
         let seen = |bytes, ms: f64| Observation { bytes, ms: (ms - host).max(0.1 * ms) };
         let up = self.estimate.uplink(seen(call.uplink_bytes, call.uplink_ms));
-        self.estimate.downlink(seen(call.downlink_bytes, call.downlink_ms)) | up
+        News::of(self.estimate.downlink(seen(call.downlink_bytes, call.downlink_ms)) | up)
     }
 
-    fn gone(&mut self) -> bool {
-        self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS })
+    fn gone(&mut self) -> News {
+        News::of(self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS }))
     }
 
     fn plan(&self, network: &Network) -> Plan {
         plan(&self.grounds.costs, network, self.grounds.host, &self.limits)
     }
 
-    fn reconsider(&mut self, changed: bool) -> Option<Choice> {
+    fn reconsider(&mut self, news: News) -> Option<Choice> {
         let found = self.plan(&self.estimate.network());
-        self.steady.consider(&found, changed)
+        self.steady.consider(&found, news == News::Change)
+    }
+
+    /// Twice what the answer should take, and at least half of what it takes to make it here: by then an
+    /// answer that comes after all has not saved much.
+    fn patience(&self) -> Option<Duration> {
+        let found = self.plan(&self.estimate.network());
+        let own = found.find(self.steady.current()).filter(|own| own.choice.codec.is_some())?;
+        let Timing { uplink_ms, tail_ms, downlink_ms, .. } = own.timing;
+        let whole = found_whole(&found)?.latency_ms();
+        let ms = (2.0 * (uplink_ms + tail_ms + downlink_ms)).max(0.5 * whole);
+        Some(Duration::from_secs_f64(ms.min(GONE_MS) / 1e3))
     }
 
     /// The choice, and those that links which may come would make the best.
@@ -187,7 +246,8 @@ impl Belief {
             likely.extend(best.filter(|b| *b != choice && !likely.contains(b)));
         }
         // Whatever happens to the link, the whole model here can answer, if it may be here.
-        let whole = found_whole(&self.plan(&network));
+        let found = self.plan(&network);
+        let whole = found_whole(&found).map(|p| p.choice.clone());
         likely.extend(whole.filter(|w| *w != choice && !likely.contains(w)));
         Planned { choice, likely }
     }

@@ -12,5 +12,5 @@ mod seen;
 pub use self::{
     adapter::{Adapter, Planned},
     observe::{Observe, ObserveLayer},
-    seen::{Call, Event, Seen},
+    seen::{Call, Event, Seen, UnderWay},
 };

@@ -55,11 +55,11 @@ where
         let split = call.agreement.split_point as usize;
         let uplink_bytes: u64 = call.activation.iter().map(|t| t.data.len() as u64).sum();
         let seen = self.seen.clone();
-        let under_way = UnderWay { id: seen.begun(uplink_bytes), seen, event: None };
+        let watched = Watched { id: seen.begun(split, uplink_bytes), seen, outcome: None };
         let answer = self.inner.call(call);
         Box::pin(async move {
             let answer = answer.await;
-            under_way.ended(match &answer {
+            watched.ended(match &answer {
                 Ok(answer) => Event::Answered(seen_of(split, uplink_bytes, answer)),
                 Err(_) => Event::Failed,
             });
@@ -82,20 +82,20 @@ fn seen_of(split: usize, uplink_bytes: u64, answer: &InferAnswer) -> Call {
 }
 
 /// Ends the call's entry also when its caller has gone away.
-struct UnderWay {
+struct Watched {
     id: u64,
     seen: Arc<Seen>,
-    event: Option<Event>,
+    outcome: Option<Event>,
 }
 
-impl UnderWay {
-    fn ended(mut self, event: Event) {
-        self.event = Some(event);
+impl Watched {
+    fn ended(mut self, outcome: Event) {
+        self.outcome = Some(outcome);
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for Watched {
     fn drop(&mut self) {
-        self.seen.ended(self.id, self.event.take());
+        self.seen.ended(self.id, self.outcome.take());
     }
 }

@@ -17,6 +17,8 @@ pub enum Event {
     Answered(Call),
     /// No answer: the cloud or the link is gone, or too slow.
     Failed,
+    /// Nobody waits for it any more.
+    Left(UnderWay),
 }
 
 /// What an answered call took.
@@ -32,6 +34,15 @@ pub struct Call {
     pub queue_ms: f64,
 }
 
+/// One call that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnderWay {
+    pub split: usize,
+    pub uplink_bytes: u64,
+    /// Since it began.
+    pub ms: f64,
+}
+
 /// Shared by the layer that sees and the task that learns.
 #[derive(Default)]
 pub struct Seen {
@@ -42,27 +53,42 @@ pub struct Seen {
 #[derive(Default)]
 struct Inner {
     events: VecDeque<Event>,
-    under_way: HashMap<u64, (u64, Instant)>,
+    under_way: HashMap<u64, Begun>,
     next: u64,
     last: Option<Instant>,
 }
 
+#[derive(Clone, Copy)]
+struct Begun {
+    split: usize,
+    uplink_bytes: u64,
+    at: Instant,
+}
+
+impl Begun {
+    fn under_way(self) -> UnderWay {
+        let Begun { split, uplink_bytes, at } = self;
+        UnderWay { split, uplink_bytes, ms: at.elapsed().as_secs_f64() * 1e3 }
+    }
+}
+
 impl Seen {
-    /// A call begins that carries so many bytes; gives its number.
-    pub fn begun(&self, bytes: u64) -> u64 {
+    /// A call begins that carries so many bytes from this cut; gives its number.
+    pub fn begun(&self, split: usize, uplink_bytes: u64) -> u64 {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
-        inner.under_way.insert(id, (bytes, Instant::now()));
-        inner.last = Some(Instant::now());
+        let at = Instant::now();
+        inner.under_way.insert(id, Begun { split, uplink_bytes, at });
+        inner.last = Some(at);
         id
     }
 
-    /// It has ended; without an event if nobody waited for its end.
-    pub fn ended(&self, id: u64, event: Option<Event>) {
+    /// It has ended; without a call's outcome if nobody waited for its end.
+    pub fn ended(&self, id: u64, outcome: Option<Event>) {
         let mut inner = self.lock();
-        inner.under_way.remove(&id);
-        let Some(event) = event else { return };
+        let left = inner.under_way.remove(&id).map(|begun| Event::Left(begun.under_way()));
+        let Some(event) = outcome.or(left) else { return };
         if inner.events.len() >= MOST {
             inner.events.pop_front();
         }
@@ -76,11 +102,10 @@ impl Seen {
         self.lock().events.drain(..).collect()
     }
 
-    /// Bytes of the call that has been under way for the longest time, and for how long, ms.
-    pub fn oldest(&self) -> Option<(u64, f64)> {
-        let inner = self.lock();
-        let oldest = inner.under_way.values().min_by_key(|(_, begun)| *begun)?;
-        Some((oldest.0, oldest.1.elapsed().as_secs_f64() * 1e3))
+    /// The call that has been under way for the longest time.
+    pub fn oldest(&self) -> Option<UnderWay> {
+        let oldest = self.lock().under_way.values().min_by_key(|begun| begun.at).copied();
+        oldest.map(Begun::under_way)
     }
 
     /// Since the last call began; none if there was none.
@@ -105,16 +130,18 @@ mod tests {
     #[tokio::test]
     async fn events_are_taken_once_and_are_bounded() {
         let seen = Seen::default();
-        let (first, second) = (seen.begun(10), seen.begun(20));
-        assert_eq!(seen.oldest().map(|o| o.0), Some(10));
+        let (first, second) = (seen.begun(1, 10), seen.begun(2, 20));
+        assert_eq!(seen.oldest().map(|o| (o.split, o.uplink_bytes)), Some((1, 10)));
         seen.ended(first, Some(Event::Failed));
         seen.news().await;
         assert_eq!((seen.take(), seen.take()), (vec![Event::Failed], Vec::new()));
-        assert_eq!(seen.oldest().map(|o| o.0), Some(20));
+        assert_eq!(seen.oldest().map(|o| o.uplink_bytes), Some(20));
         seen.ended(second, None);
         assert_eq!(seen.oldest(), None);
+        let left = seen.take();
+        assert!(matches!(left[..], [Event::Left(UnderWay { split: 2, uplink_bytes: 20, .. })]));
         for _ in 0..2 * MOST {
-            seen.ended(seen.begun(1), Some(Event::Failed));
+            seen.ended(seen.begun(0, 1), Some(Event::Failed));
         }
         assert_eq!(seen.take().len(), MOST);
     }

@@ -7,13 +7,15 @@ use std::{
 
 use cleave_shared::{
     compute::ComputePool,
-    config::{Config, SplitPoint},
+    config::{Config, MicroBatches, SplitPoint},
     link::Link,
     profile::{Request, Spread, sample_input},
 };
 use tokio::sync::watch;
 
-use super::{Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, plan};
+use super::{
+    Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, StepPlan, plan, plan_step,
+};
 use crate::{
     cloud::explain,
     deploy::{Deployer, Target},
@@ -144,6 +146,36 @@ pub async fn settle(config: &mut Config, request: Request) -> Result<(), String>
     if let Some(codec) = &best.choice.codec {
         config.codec.activation.clone_from(codec);
     }
+    Ok(())
+}
+
+/// The same for a run of training: where a step is the quickest.
+pub async fn settle_step(config: &mut Config) -> Result<(), String> {
+    if !config.split_point.is_auto() {
+        return Ok(());
+    }
+    let batch = config.train.batch_size;
+    let request = Request { batch, training: true, ..config.plan.request() };
+    let Grounds { measured, costs, network, .. } = grounds(config, request).await?;
+    let fixed = match config.train.micro_batches {
+        MicroBatches::Fixed(count) => Some(count.min(batch as u32)),
+        MicroBatches::Auto => None,
+    };
+    let (codecs, plan) = (choosable(config), &config.plan);
+    let end = config.train.topology.last_split.unwrap_or(costs.stages());
+    let allowed = |step: &StepPlan| {
+        let bytes = costs.head_bytes[step.split];
+        (plan.min_split_point..end).contains(&step.split)
+            && codecs.contains(&step.codec)
+            && plan.edge_memory_bytes.is_none_or(|most| bytes <= most)
+    };
+    let steps = plan_step(&measured, &network, fixed);
+    let StepPlan { split, codec, micro_batches, step_ms } = steps.into_iter().find(allowed).ok_or(
+        "split_point = \"auto\": [plan]'s limits leave no split point with stages on both sides",
+    )?;
+    tracing::info!(split_point = split, codec, micro_batches, step_ms, "planned for training");
+    config.split_point = SplitPoint::Auto { planned: split };
+    config.codec.activation = codec;
     Ok(())
 }
 

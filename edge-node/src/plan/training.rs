@@ -31,14 +31,16 @@ struct Parts {
     down: (f64, f64),
 }
 
-/// All ways to take a step of the measured batch, the quickest first. Empty if training was not measured.
-pub fn plan_step(measured: &Measured, network: &Network) -> Vec<StepPlan> {
+/// All ways to take a step of the measured batch, the quickest first; `fixed` is the number of micro-batches, if
+/// it is not to be chosen. Empty if training was not measured.
+pub fn plan_step(measured: &Measured, network: &Network, fixed: Option<u32>) -> Vec<StepPlan> {
+    let counts = fixed.map_or_else(|| MICRO_BATCHES.to_vec(), |count| vec![count]);
     let stages = measured.edge.stages.len();
     let mut found = Vec::new();
     // Training needs something on both sides of the cut.
     for split in 1..stages {
         for codec in measured.edge.cuts.get(split).into_iter().flatten() {
-            for &micro_batches in MICRO_BATCHES.iter().filter(|&&n| n as usize <= measured.batch) {
+            for &micro_batches in counts.iter().filter(|&&n| n as usize <= measured.batch) {
                 let Some(parts) = parts(measured, network, split, &codec.codec, micro_batches)
                 else {
                     continue;

@@ -1,7 +1,7 @@
 //! Groups whose edges are processes of their own: they come late, leave, are too slow, and the cloud
 //! fails; and what many edges take.
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use cleave_shared::{
     checkpoint::RunStore,
@@ -41,11 +41,6 @@ fn rounds_of(nodes: &Nodes, edge: usize) -> BTreeSet<u64> {
 async fn reaches(nodes: &Nodes, edge: usize, round: u64) {
     let there = async || rounds_of(nodes, edge).last().filter(|r| **r >= round).map(|_| ());
     eventually("the group's progress", there).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
-}
-
-fn signal(process: &Process, name: &str) {
-    let pid = process.0.id().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }
 
 #[tokio::test]
@@ -138,7 +133,7 @@ async fn a_straggler_is_left_out() {
         let edges = [0, 1].map(|edge| launch(&nodes, edge));
         let slow = launch(&nodes, 2);
         reaches(&nodes, 2, 2).await;
-        signal(&slow, "-STOP");
+        slow.signal("-STOP");
         for edge in edges {
             nodes.finishes(edge).await;
         }
@@ -147,7 +142,7 @@ async fn a_straggler_is_left_out() {
         assert_eq!(after, (stopped + 1..=25).collect(), "{kind}");
         assert!(after.len() > 10, "{kind}: {after:?}");
         // It hears at last that all is over.
-        signal(&slow, "-CONT");
+        slow.signal("-CONT");
         nodes.finishes(slow).await;
         assert_eq!(rounds_of(&nodes, 2).last(), Some(&stopped), "{kind}");
     }

@@ -72,10 +72,15 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// As `kill` does: `-STOP`, `-CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        Command::new("kill").args([name, &pid]).status().expect("kill runs");
+    }
+
     /// Asks it to end, as docker does, and waits.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        self.signal("-TERM");
         let begin = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().expect("the child can be waited for") {

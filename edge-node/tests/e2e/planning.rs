@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::nodes::{CONFIG, Nodes, digits, eventually, split_point};
+use crate::nodes::{CONFIG, Nodes, PATIENCE, digits, eventually, split_point};
 
 const STAGES: u64 = 6;
 
@@ -67,6 +67,30 @@ async fn the_cut_follows_the_link_and_no_request_fails() {
     until(&nodes, "the edge alone", |split| split == STAGES).await;
     nodes.start_cloud().await;
     until(&nodes, "the cloud that is back", |split| split < STAGES).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_made_here() {
+    let mut nodes = nodes("none");
+    // Nothing but the edge's own impatience ends a call within the test.
+    let patient = config("none").replace("[edge]", "[edge]\ndeadline_ms = 3600000");
+    nodes.write_config(&patient);
+    nodes.start_cloud().await;
+    nodes.start_edge().await;
+    let input = digits(&nodes.config(), 2);
+    let planned = eventually("a plan with a near cloud", async || {
+        let reply = nodes.infer(input.clone()).await.expect("both nodes are there");
+        (split_point(&reply) < STAGES).then_some(reply)
+    });
+    let first = planned.await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+    nodes.edge_says("the whole model is at hand").await;
+    let cloud = nodes.cloud.as_ref().unwrap();
+    cloud.signal("-STOP");
+    let late = tokio::time::timeout(PATIENCE, nodes.infer(input)).await;
+    cloud.signal("-CONT");
+    let reply = late.unwrap_or_else(|_| panic!("{}", nodes.logs())).unwrap();
+    assert_eq!(split_point(&reply), STAGES);
+    assert_eq!(reply.raw_output_contents, first.raw_output_contents);
 }
 
 #[tokio::test]
