@@ -157,7 +157,10 @@ def binary_request(metadata, length, seed):
     """A sample of what the model takes, as the protocol's binary data; what varies has this length."""
     draw = random.Random(seed)
     inputs, data = [], b""
+    names = [port["name"] for port in metadata["inputs"]]
     for port in metadata["inputs"]:
+        if port["name"] == "length" and "attention_mask" in names:
+            continue  # The other way to say the same.
         shape = [1] + [length if extent < 0 else extent for extent in port["shape"][1:]]
         values = 1
         for extent in shape:
