@@ -97,6 +97,8 @@ impl Adapter {
             if news == News::None {
                 continue;
             }
+            let Limits { tail_factor, queue_ms, .. } = belief.limits;
+            tracing::debug!(?news, tail_factor, queue_ms, link = %belief.estimate, "learned");
             if let Some(choice) = belief.reconsider(news) {
                 let codec = choice.codec.as_deref().unwrap_or("-");
                 tracing::info!(split_point = choice.split, codec, "planned anew");
@@ -117,8 +119,7 @@ impl Adapter {
     /// Learns from a transfer of its own.
     async fn probe(&self, belief: &mut Belief, bytes: usize) -> News {
         let limit = Duration::from_millis(GONE_MS as u64);
-        // While nobody uses the link nothing is known of the load either.
-        belief.limits.queue_ms *= 0.5;
+        belief.limits.forget();
         match tokio::time::timeout(limit, self.cloud.probe(bytes, bytes)).await {
             Ok(Ok((up, down))) => {
                 let bytes = bytes as u64;

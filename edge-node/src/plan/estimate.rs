@@ -5,6 +5,8 @@
 //! once when what comes in cannot be chance: a cumulative sum (CUSUM: Page, Biometrika 1954) of the logarithm
 //! of measured over predicted.
 
+use std::fmt;
+
 use super::{Curve, Network};
 
 /// Weight of a new value in the moving average.
@@ -59,6 +61,14 @@ impl Estimate {
     /// What transfers take now.
     pub fn network(&self) -> Network {
         Network { up: self.up.curve(), down: self.down.curve() }
+    }
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { up, down } = self;
+        write!(f, "up {:.1} ms × {:.3}, ", up.delay_ms, up.factor)?;
+        write!(f, "down {:.1} ms × {:.3}", down.delay_ms, down.factor)
     }
 }
 

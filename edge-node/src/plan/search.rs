@@ -21,6 +21,14 @@ pub struct Limits {
     pub accuracy: Vec<Accuracy>,
 }
 
+impl Limits {
+    /// While nobody uses the cloud, what is known of its load gets old: its queue soon, its speed later.
+    pub fn forget(&mut self) {
+        self.queue_ms *= 0.5;
+        self.tail_factor += 0.1 * (1.0 - self.tail_factor);
+    }
+}
+
 /// One choice and what it would cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predicted {
