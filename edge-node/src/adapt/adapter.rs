@@ -20,6 +20,8 @@ use crate::{
 
 /// How often calls that are under way are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// When a change is looked at again.
+const SOON: Duration = Duration::from_millis(200);
 /// How long to wait before measuring is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Weight of a new value in what is believed of the cloud's load.
@@ -79,8 +81,7 @@ impl Adapter {
         };
         self.planned.send_replace(Some(belief.planned()));
         self.patience.send_replace(belief.patience());
-        let interval = Duration::from_secs(config.plan.probe_interval_s);
-        let mut probed = Instant::now();
+        let mut probes = Probes::new(Duration::from_secs(config.plan.probe_interval_s));
         loop {
             tokio::select! {
                 _ = self.config.changed() => return,
@@ -88,10 +89,11 @@ impl Adapter {
                 () = tokio::time::sleep(TICK) => {}
             }
             let mut news = self.learn(&mut belief);
-            let idle = self.seen.idle().is_none_or(|idle| idle >= interval);
-            if idle && probed.elapsed() >= interval {
-                probed = Instant::now();
+            if probes.due(self.seen.idle()) {
                 news = news.max(self.probe(&mut belief, config.plan.probe_bytes).await);
+            }
+            if news == News::Change {
+                probes.soon();
             }
             // Plans that agree mean something if each has new facts to stand on.
             if news == News::None {
@@ -144,6 +146,35 @@ enum News {
 impl News {
     fn of(changed: bool) -> Self {
         if changed { News::Change } else { News::Some }
+    }
+}
+
+/// When an idle link is probed: soon after a change, since it may have been a moment's, and then after twice
+/// as long each time, up to the interval.
+struct Probes {
+    interval: Duration,
+    next: Duration,
+    last: Instant,
+}
+
+impl Probes {
+    fn new(interval: Duration) -> Self {
+        Self { interval, next: interval, last: Instant::now() }
+    }
+
+    fn soon(&mut self) {
+        self.next = SOON.min(self.interval);
+        self.last = Instant::now();
+    }
+
+    /// Whether it is time for one, which is counted as sent; `idle`: since the last call, if there was one.
+    fn due(&mut self, idle: Option<Duration>) -> bool {
+        let due = self.last.elapsed() >= self.next && idle.is_none_or(|idle| idle >= self.next);
+        if due {
+            self.next = (2 * self.next).min(self.interval);
+            self.last = Instant::now();
+        }
+        due
     }
 }
 

@@ -32,7 +32,9 @@ const WARM_UP: usize = 2;
 const PAUSE: Duration = Duration::from_micros(1_037);
 /// What a link that nobody knows is probed with, bytes each way.
 const PROBES: [usize; 3] = [256, 32 << 10, 256 << 10];
-const PROBES_OF_EACH: usize = 5;
+const PROBES_OF_EACH: usize = 3;
+/// Before each: a transfer that comes by itself finds TCP's window cold, and that is what is asked for.
+const SILENCE: Duration = Duration::from_millis(307);
 
 /// Everything a plan stands on.
 pub struct Grounds {
@@ -77,6 +79,9 @@ async fn probe(config: &Config) -> Result<Network, String> {
     for bytes in std::iter::once(1).chain(PROBES) {
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for _ in 0..PROBES_OF_EACH {
+            if bytes > 1 {
+                tokio::time::sleep(SILENCE).await;
+            }
             let took = cloud.probe(bytes, bytes).await;
             let (there, back) = took.map_err(|s| explain(cloud.address(), &s))?;
             ups.push(there);
