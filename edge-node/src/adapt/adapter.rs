@@ -30,6 +30,8 @@ const GAIN: f64 = 0.25;
 const VISIBLE_MS: f64 = 0.5;
 /// Links that may come: rates relative to now.
 const SCENARIOS: [f64; 5] = [0.01, 0.1, 0.33, 3.0, 10.0];
+/// An answer that takes this many times as long as predicted is late.
+const LATE: f64 = 1.5;
 /// What a probe that fails is taken for, ms.
 const GONE_MS: f64 = 60_000.0;
 
@@ -256,14 +258,14 @@ impl Belief {
         self.steady.consider(&found, news == News::Change)
     }
 
-    /// Twice what the answer should take, and at least half of what it takes to make it here: by then an
+    /// Half as long again as the answer should take, and at least half of what it takes to make it here: by then an
     /// answer that comes after all has not saved much.
     fn patience(&self) -> Option<Duration> {
         let found = self.plan(&self.estimate.network());
         let own = found.find(self.steady.current()).filter(|own| own.choice.codec.is_some())?;
         let Timing { uplink_ms, tail_ms, downlink_ms, .. } = own.timing;
         let whole = found_whole(&found)?.latency_ms();
-        let ms = (2.0 * (uplink_ms + tail_ms + downlink_ms)).max(0.5 * whole);
+        let ms = (LATE * (uplink_ms + tail_ms + downlink_ms)).max(0.5 * whole);
         Some(Duration::from_secs_f64(ms.min(GONE_MS) / 1e3))
     }
 

@@ -1,13 +1,12 @@
 //! What is known of the link, from the transfers that were seen.
 //!
-//! A curve says what transfers took before; what is learned is how the delay and the rate differ from it.
-//! Small transfers tell the delay, large ones the rate. Each is a moving average (EWMA) that is given up at
-//! once when what comes in cannot be chance: a cumulative sum (CUSUM: Page, Biometrika 1954) of the logarithm
-//! of measured over predicted.
+//! A curve says what transfers took before; what is learned is how delay and rate differ from then. Both
+//! are moving averages (EWMA) that are given up at once when what comes in cannot be chance: a cumulative
+//! sum (CUSUM: Page, Biometrika 1954) of the logarithm of measured over predicted.
 
 use std::fmt;
 
-use super::{Curve, Network};
+use super::{Curve, Network, path::Path};
 
 /// Weight of a new value in the moving average.
 const GAIN: f64 = 0.25;
@@ -15,12 +14,10 @@ const GAIN: f64 = 0.25;
 /// transfer that takes 2.2 times as long as predicted, or three that take 1.5 times as long.
 const DRIFT: f64 = 0.1;
 const CHANGE: f64 = 0.7;
-/// A rate is never thought to be more than this much better or worse than the curve's.
-const FACTORS: (f64, f64) = (1e-4, 1e4);
 /// Nothing takes less than this, so that a logarithm can be taken.
 const LEAST_MS: f64 = 1e-3;
-/// Newton's method on a convex function of two logarithms: it is there after a few.
-const STEPS: usize = 6;
+/// A transfer tells the rate if at least this share of it is due to the rate.
+const TELLING: f64 = 0.3;
 
 /// One transfer, in one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,40 +63,31 @@ impl Estimate {
 
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { up, down } = self;
-        write!(f, "up {:.1} ms × {:.3}, ", up.delay_ms, up.factor)?;
-        write!(f, "down {:.1} ms × {:.3}", down.delay_ms, down.factor)
+        write!(f, "up {}, down {}", self.up.now, self.down.now)
     }
 }
 
 #[derive(Debug, Clone)]
 struct Way {
+    /// Measured, or simulated, before anything was learned.
     before: Curve,
-    delay_ms: f64,
-    /// Of what a transfer takes beside the delay.
-    factor: f64,
+    /// What that curve says of delay and rate.
+    first: Path,
+    now: Path,
     slower: f64,
     quicker: f64,
 }
 
 impl Way {
     fn new(before: Curve) -> Self {
-        Self {
-            delay_ms: before.delay_ms().max(LEAST_MS),
-            before,
-            factor: 1.0,
-            slower: 0.0,
-            quicker: 0.0,
-        }
+        let first = Path::of(&before);
+        Self { before, first, now: first, slower: 0.0, quicker: 0.0 }
     }
 
-    /// What the bytes themselves took, before.
-    fn body_ms(&self, bytes: u64) -> f64 {
-        (self.before.ms(bytes) - self.before.delay_ms()).max(0.0)
-    }
-
+    /// The curve, by as much as the path has changed since.
     fn predict(&self, bytes: u64) -> f64 {
-        self.delay_ms + self.factor * self.body_ms(bytes)
+        let ms = self.before.ms(bytes) * self.now.ms(bytes) / self.first.ms(bytes);
+        ms.max(LEAST_MS)
     }
 
     fn curve(&self) -> Curve {
@@ -111,32 +99,26 @@ impl Way {
         if !(seen.ms.is_finite() && seen.ms > 0.0) {
             return false;
         }
-        let predicted = self.predict(seen.bytes).max(LEAST_MS);
-        let surprise = (seen.ms / predicted).ln();
+        let surprise = (seen.ms / self.predict(seen.bytes)).ln();
         self.slower = (self.slower + surprise - DRIFT).max(0.0);
         self.quicker = (self.quicker - surprise - DRIFT).max(0.0);
-        let changed = self.slower > CHANGE || self.quicker > CHANGE;
-        if changed {
+        let (worse, better) = (self.slower > CHANGE, self.quicker > CHANGE);
+        if worse || better {
             (self.slower, self.quicker) = (0.0, 0.0);
         }
-        self.learn(seen, if changed { 1.0 } else { GAIN });
-        changed
+        if better && self.is_as_at_first(seen) {
+            self.now.recover(self.first);
+        }
+        let gain = if worse || better { 1.0 } else { GAIN };
+        self.now.fit(seen.bytes, gain * (seen.ms / self.predict(seen.bytes)).ln());
+        worse || better
     }
 
-    /// Delay and factor each change by their share of the whole, in the logarithm (normalised least mean
-    /// squares), so that a small transfer teaches the delay, a large one the rate, and one between both.
-    fn learn(&mut self, seen: Observation, gain: f64) {
-        let body = self.body_ms(seen.bytes);
-        let aim = self.predict(seen.bytes).max(LEAST_MS).powf(1.0 - gain) * seen.ms.powf(gain);
-        for _ in 0..STEPS {
-            let predicted = self.predict(seen.bytes).max(LEAST_MS);
-            let missing = (aim / predicted).ln();
-            let of_body = self.factor * body / predicted;
-            let of_delay = 1.0 - of_body;
-            let step = missing / (of_body.powi(2) + of_delay.powi(2));
-            self.delay_ms = (self.delay_ms * (step * of_delay).exp()).max(LEAST_MS);
-            self.factor = (self.factor * (step * of_body).exp()).clamp(FACTORS.0, FACTORS.1);
-        }
+    /// Whether a transfer that the rate matters to took no longer than at first. How much quicker the path
+    /// is than that a small one cannot tell; that it is as quick as it was is the best guess.
+    fn is_as_at_first(&self, seen: Observation) -> bool {
+        let as_before = (seen.ms / self.before.ms(seen.bytes).max(LEAST_MS)).ln() < 0.5 * CHANGE;
+        as_before && self.now.shares(seen.bytes).1 > TELLING
     }
 }
 
@@ -176,6 +158,33 @@ mod tests {
         assert!(!estimate.overdue(Observation { bytes: 100_000, ms: 150.0 }));
         assert!(estimate.overdue(Observation { bytes: 100_000, ms: 400.0 }));
         assert!(estimate.network().up.ms(100_000) > 350.0);
+    }
+
+    #[test]
+    fn small_probes_tell_of_a_blockage_and_of_its_end() {
+        let (sight, blocked) = (Path::cold(8.0, 18_750.0), Path::cold(12.0, 500.0));
+        let points = (8..21).map(|n| (f64::from(1 << n), sight.ms(1 << n))).collect();
+        let curve = Curve::through(points);
+        let mut estimate = Estimate::new(Network { up: curve.clone(), down: curve });
+        let took = |path: Path, bytes| Observation { bytes, ms: path.ms(bytes) };
+        let is = |estimate: &Estimate, path: Path| {
+            for bytes in [180_000, 588_000] {
+                let (found, real) = (estimate.network().up.ms(bytes), path.ms(bytes));
+                assert!((found / real).ln().abs() < 0.4, "{estimate}: {bytes}: {found}, {real}");
+            }
+        };
+        for _ in 0..10 {
+            assert!(!estimate.uplink(took(sight, 588_000)));
+        }
+        assert!(estimate.overdue(Observation { bytes: 588_000, ms: 300.0 }));
+        // The first waits behind what is left in the queue.
+        estimate.uplink(Observation { bytes: 32_768, ms: 700.0 });
+        for _ in 0..3 {
+            estimate.uplink(took(blocked, 32_768));
+        }
+        is(&estimate, blocked);
+        assert!(estimate.uplink(took(sight, 32_768)));
+        is(&estimate, sight);
     }
 
     proptest! {

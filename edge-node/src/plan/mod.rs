@@ -1,9 +1,9 @@
 //! Where to cut: predicts every split point with every codec, and chooses.
 //!
 //! [`measured`] is what both nodes measured, [`costs`] what that makes of each cut, [`network`] what a
-//! transfer takes, [`estimate`] what was learned about the network since. [`search`] predicts all choices
-//! and takes the best that is allowed, [`training`] the same for a step and its micro-batches, [`graph`]
-//! for models that are no chain. [`steady`] decides when a better choice is worth a switch.
+//! transfer takes, [`estimate`] what was learned about the network since, by a model of its [`path`].
+//! [`search`] predicts all choices and takes the best that is allowed, [`training`] the same for a step and
+//! its micro-batches, [`graph`] for models that are no chain. [`steady`] decides when a better choice is worth a switch.
 //! [`explain`] does all that for a command, [`table`] and [`picture`] show it.
 //!
 //! The formulation is Neurosurgeon's (Kang et al., ASPLOS 2017) with codecs and limits added; DAGs are
@@ -15,6 +15,7 @@ mod explain;
 mod graph;
 mod measured;
 mod network;
+mod path;
 mod picture;
 mod search;
 mod steady;
