@@ -39,7 +39,7 @@ impl Chosen {
             record.check_model(run)?;
         }
         let own = record.as_ref().map_or_else(|| config.clone(), |record| record.configure(config));
-        let store = Arc::new(RunStore::new(runs.join("edge")));
+        let store = Arc::new(config.runs.open("edge")?);
         let weights = run.map(|run| newest(&store, &run)).transpose()?;
         let library = own.library(store)?;
         let weights = weights.unwrap_or_else(|| library.initial(own.seed));

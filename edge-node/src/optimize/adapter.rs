@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use cleave_shared::{
-    checkpoint::{AdapterBase, RunStore, WeightsId, peft},
+    checkpoint::{AdapterBase, WeightsId, peft},
     config::Config,
     model::lora::is_factor,
 };
@@ -51,7 +51,7 @@ pub async fn export(
 pub async fn import(config: &Config, from: PathBuf, run: String) -> Result<(), String> {
     let config = config.clone();
     let id = blocking(move || {
-        let store = std::sync::Arc::new(RunStore::new(config.runs.dir.join("edge")));
+        let store = std::sync::Arc::new(config.runs.open("edge")?);
         if store.run_dir(&run).exists() {
             return Err(format!("run {run} exists: name another with --run"));
         }
