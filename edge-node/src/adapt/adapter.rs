@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cleave_shared::config::Config;
+use cleave_shared::config::{Config, PlanConfig};
 use tokio::sync::watch;
 
 use super::{Call, Event, Seen, UnderWay};
@@ -32,6 +32,8 @@ const VISIBLE_MS: f64 = 0.5;
 const SCENARIOS: [f64; 5] = [0.01, 0.1, 0.33, 3.0, 10.0];
 /// An answer that takes this many times as long as predicted is late.
 const LATE: f64 = 1.5;
+/// TCP's window has fallen back after a silence of so many ms (RFC 6298's least timeout is 1 s, Linux' 200 ms).
+const COLD_MS: u64 = 200;
 /// What a probe that fails is taken for, ms.
 const GONE_MS: f64 = 60_000.0;
 
@@ -92,7 +94,7 @@ impl Adapter {
             }
             let mut news = self.learn(&mut belief);
             if probes.due(self.seen.idle()) {
-                news = news.max(self.probe(&mut belief, config.plan.probe_bytes).await);
+                news = news.max(self.probe(&mut belief, &config.plan).await);
             }
             if news == News::Change {
                 probes.soon();
@@ -120,11 +122,19 @@ impl Adapter {
         news.max(late.unwrap_or(News::None))
     }
 
-    /// Learns from a transfer of its own.
-    async fn probe(&self, belief: &mut Belief, bytes: usize) -> News {
+    /// Learns from a transfer of its own. Where requests come one upon the other, so do probes: the first only
+    /// opens TCP's window.
+    async fn probe(&self, belief: &mut Belief, plan: &PlanConfig) -> News {
         let limit = Duration::from_millis(GONE_MS as u64);
         belief.limits.forget();
-        match tokio::time::timeout(limit, self.cloud.probe(bytes, bytes)).await {
+        let bytes = plan.probe_bytes;
+        let probes = async {
+            if plan.pause_ms < COLD_MS {
+                self.cloud.probe(bytes, bytes).await?;
+            }
+            self.cloud.probe(bytes, bytes).await
+        };
+        match tokio::time::timeout(limit, probes).await {
             Ok(Ok((up, down))) => {
                 let bytes = bytes as u64;
                 let changed = belief.estimate.uplink(Observation { bytes, ms: up });

@@ -33,8 +33,6 @@ const PAUSE: Duration = Duration::from_micros(1_037);
 /// What a link that nobody knows is probed with, bytes each way.
 const PROBES: [usize; 3] = [256, 32 << 10, 256 << 10];
 const PROBES_OF_EACH: usize = 3;
-/// Before each: a transfer that comes by itself finds TCP's window cold, and that is what is asked for.
-const SILENCE: Duration = Duration::from_millis(307);
 
 /// Everything a plan stands on.
 pub struct Grounds {
@@ -62,7 +60,8 @@ pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, Strin
     let profile = config.link_profile();
     // A simulated link is known as far as its file says; one that follows a trace, or is real, is not.
     let simulated = profile.trace.is_none() && profile.name != "none";
-    let known = if simulated { Network::of_profile(&profile, most) } else { None };
+    let pause = Duration::from_millis(config.plan.pause_ms);
+    let known = if simulated { Network::of_profile(&profile, most, pause) } else { None };
     let (network, host) = match known {
         Some(network) => (network, measured.host),
         None => (probe(config).await?, HostCost::default()),
@@ -80,7 +79,7 @@ async fn probe(config: &Config) -> Result<Network, String> {
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for _ in 0..PROBES_OF_EACH {
             if bytes > 1 {
-                tokio::time::sleep(SILENCE).await;
+                tokio::time::sleep(Duration::from_millis(config.plan.pause_ms)).await;
             }
             let took = cloud.probe(bytes, bytes).await;
             let (there, back) = took.map_err(|s| explain(cloud.address(), &s))?;

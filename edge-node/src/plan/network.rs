@@ -76,8 +76,8 @@ const LARGE: f64 = 500_000.0;
 const TRIPS_OF_LARGE: usize = 7;
 /// HTTP/2's headers, in a packet of their own.
 const HEADERS: u64 = 150;
-/// Between two of them: requests come one by one, and TCP's window has gone cold.
-const SILENCE: Duration = Duration::from_micros(307_019);
+/// Added to the pause between two of them, so that they meet every phase of the radio's slots.
+const PHASE: Duration = Duration::from_micros(211);
 
 impl Network {
     /// The same with another rate, and the delays as they are.
@@ -90,14 +90,15 @@ impl Network {
         Self { up: scale(&self.up), down: scale(&self.down) }
     }
 
-    /// Measured in the simulation of this profile; none if it lets nothing through.
-    pub fn of_profile(profile: &Profile, most_bytes: u64) -> Option<Self> {
-        let up = curve(profile, Way::Uplink, most_bytes as f64)?;
-        Some(Self { up, down: curve(profile, Way::Downlink, most_bytes as f64)? })
+    /// Measured in the simulation of this profile, with a pause between two transfers; none if it lets
+    /// nothing through.
+    pub fn of_profile(profile: &Profile, most_bytes: u64, pause: Duration) -> Option<Self> {
+        let of = |way| curve(profile, way, most_bytes as f64, pause);
+        Some(Self { up: of(Way::Uplink)?, down: of(Way::Downlink)? })
     }
 }
 
-fn curve(profile: &Profile, way: Way, most: f64) -> Option<Curve> {
+fn curve(profile: &Profile, way: Way, most: f64, pause: Duration) -> Option<Curve> {
     let mut lab = WhatIf::new(Scheduler::default());
     let device = lab.join(profile, 1);
     let connection = lab.connect(device)?;
@@ -108,8 +109,7 @@ fn curve(profile: &Profile, way: Way, most: f64) -> Option<Curve> {
         let trips = if bytes > LARGE { TRIPS_OF_LARGE } else { TRIPS };
         let mut times = Vec::with_capacity(trips);
         for trip in 0..trips {
-            // Every phase of the slots.
-            lab.sleep(SILENCE + Duration::from_micros(211 * trip as u64));
+            lab.sleep(pause + PHASE * trip as u32);
             let transfer = Transfer { connection, way, bytes: bytes as u64 };
             times.push(lab.message(transfer, HEADERS)?.as_secs_f64() * 1e3);
         }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_profiles_curve_has_its_delay_and_its_rate() {
         let profile = Profile::builtin("lte").unwrap();
-        let network = Network::of_profile(&profile, 4_000_000).unwrap();
+        let network = Network::of_profile(&profile, 4_000_000, Duration::from_millis(50)).unwrap();
         assert!((22.0..30.0).contains(&network.up.delay_ms()), "{}", network.up.delay_ms());
         // 15 Mbit/s up, 50 down.
         let per_megabyte = |curve: &Curve| curve.ms(4_000_000) - curve.ms(3_000_000);

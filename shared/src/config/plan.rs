@@ -47,6 +47,9 @@ pub struct PlanConfig {
     /// sequence.
     pub batch: usize,
     pub length: usize,
+    /// What lies between two transfers, ms: computing, and what the user does. After a silence of some 200 ms TCP
+    /// begins slowly again.
+    pub pause_ms: u64,
     /// Longest predicted end-to-end latency, ms.
     pub deadline_ms: Option<f64>,
     /// Least share of right answers, 0 to 1, of those measured by `edge-node profile --accuracy`.
@@ -101,6 +104,7 @@ impl Default for PlanConfig {
             minimise: Weights::default(),
             batch: 1,
             length: 128,
+            pause_ms: 50,
             deadline_ms: None,
             accuracy_floor: None,
             edge_memory_bytes: None,
@@ -174,6 +178,7 @@ impl PlanConfig {
         range("plan.length", self.length as u64, 1..=1 << 20)?;
         range("plan.min_split_point", self.min_split_point as u64, 0..=stages as u64)?;
         range("plan.probe_bytes", self.probe_bytes as u64, 1..=1 << 20)?;
+        range("plan.pause_ms", self.pause_ms, 0..=60_000)?;
         range("plan.probe_interval_s", self.probe_interval_s, 1..=86_400)
     }
 
