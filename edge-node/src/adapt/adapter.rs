@@ -211,9 +211,9 @@ impl Belief {
         let found = grounds.plan(config);
         let best = found.best()?;
         let hysteresis = config.plan.hysteresis;
-        // What was in force stays there unless something is better by the hysteresis.
+        // What was in force stays there if it is as good.
         let kept = before.and_then(|b| found.find(&b.choice)).filter(|own| own.forbidden.is_none());
-        let kept = kept.filter(|own| own.score * (1.0 - hysteresis) <= best.score);
+        let kept = kept.filter(|own| Steady::may_stay(own.score, best.score, hysteresis));
         let first = kept.unwrap_or(best).choice.clone();
         let estimate = Estimate::new(grounds.network.clone());
         let steady = Steady::new(first, hysteresis);

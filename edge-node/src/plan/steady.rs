@@ -1,13 +1,17 @@
 //! When a better choice is worth a switch.
 //!
 //! Predictions move with every transfer. A switch is taken when another choice has been predicted to be
-//! better by the hysteresis' share several times in a row, or once if the link has just changed; and back
-//! again only by the same rule, so noise around a tie never flaps.
+//! better by the hysteresis' share several times in a row, or once if the link has just changed, or when it
+//! has been a little better for long; and back again only by the same rule, so noise around a tie never
+//! flaps.
 
 use super::{Choice, Plan};
 
 /// Plans in a row that must agree on another choice, while nothing has changed.
 const AGREEING: u32 = 3;
+/// What is better by this part of the hysteresis only has to be so for many plans in a row.
+const LITTLE: f64 = 0.25;
+const LONG: u32 = 10;
 
 /// The choice in force, and what speaks against it.
 #[derive(Debug, Clone)]
@@ -15,15 +19,22 @@ pub struct Steady {
     hysteresis: f64,
     current: Choice,
     better: u32,
+    /// As `better`, of what is a little better at least.
+    little_better: u32,
 }
 
 impl Steady {
     pub fn new(current: Choice, hysteresis: f64) -> Self {
-        Self { hysteresis, current, better: 0 }
+        Self { hysteresis, current, better: 0, little_better: 0 }
     }
 
     pub fn current(&self) -> &Choice {
         &self.current
+    }
+
+    /// Whether this choice, which was in force, may stay when all is planned from the beginning.
+    pub fn may_stay(own: f64, best: f64, hysteresis: f64) -> bool {
+        own * (1.0 - LITTLE * hysteresis) <= best
     }
 
     /// A new plan; `changed`: whether a change of the link or of the load was detected since the last.
@@ -31,24 +42,27 @@ impl Steady {
     pub fn consider(&mut self, plan: &Plan, changed: bool) -> Option<Choice> {
         let best = plan.best()?;
         if best.choice == self.current {
-            self.better = 0;
+            self.forget();
             return None;
         }
         // What is not allowed any more, or is not in the plan, is left at once.
         let own = plan.find(&self.current).filter(|own| own.forbidden.is_none());
         let urgent = own.is_none();
-        let worth = own.is_none_or(|own| best.score < own.score * (1.0 - self.hysteresis));
-        if !worth {
-            self.better = 0;
+        let by = |share: f64| own.is_none_or(|own| best.score < own.score * (1.0 - share));
+        let worth = by(self.hysteresis);
+        self.better = if worth { self.better + 1 } else { 0 };
+        self.little_better = if by(LITTLE * self.hysteresis) { self.little_better + 1 } else { 0 };
+        let soon = worth && (urgent || changed || self.better >= AGREEING);
+        if !(soon || self.little_better >= LONG) {
             return None;
         }
-        self.better += 1;
-        if !(urgent || changed || self.better >= AGREEING) {
-            return None;
-        }
-        self.better = 0;
+        self.forget();
         self.current = best.choice.clone();
         Some(self.current.clone())
+    }
+
+    fn forget(&mut self) {
+        (self.better, self.little_better) = (0, 0);
     }
 }
 
