@@ -80,9 +80,9 @@ class Edge:
     def configure(self, text):
         write(self.file, text)
 
-    def start(self, *sets):
+    def start(self):
         self.log.write_text("")
-        command = [str(self.edge_node), "serve", "--config", str(self.file), *flags([*self.sets, *sets])]
+        command = [str(self.edge_node), "serve", "--config", str(self.file), *flags(self.sets)]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -133,11 +133,6 @@ class Edge:
             raise RuntimeError(f"HTTP {reply.status}: {answer.decode(errors='replace')}")
         header = answer[: int(reply.headers.get(HEADER_LENGTH, len(answer)))]
         return took, json.loads(header)["parameters"]
-
-    def logged(self, text, after=0):
-        """How far the log was read once it has this text, or none if it is not there yet."""
-        found = self.log.read_text().find(text, after)
-        return None if found < 0 else found + len(text)
 
     def end(self):
         if self.connection is not None:

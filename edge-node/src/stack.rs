@@ -94,10 +94,9 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (deployed, current) = watch::channel(None);
     let seen = Arc::new(Seen::default());
     let cloud = cloud_call(&config, client.clone(), seen.clone());
-    let (in_force, config_in_force) = watch::channel(config.clone());
+    let (in_force, config_now) = watch::channel(config.clone());
     let (planned, plans) = watch::channel(None);
     let (patience, patience_now) = watch::channel(None);
-    let config_now = config_in_force;
     let adapter = Adapter { cloud: client.clone(), seen, config: config_now, planned, patience };
     tokio::spawn(adapter.run());
     let (whole, spare) = watch::channel(None);

@@ -83,8 +83,9 @@ impl Adapter {
             let _ = self.config.changed().await;
             return;
         };
-        self.planned.send_replace(Some(belief.planned()));
-        self.patience.send_replace(belief.patience());
+        let found = belief.plan(&belief.estimate.network());
+        self.planned.send_replace(Some(belief.planned(&found)));
+        self.patience.send_replace(belief.patience(&found));
         let mut probes = Probes::new(Duration::from_secs(config.plan.probe_interval_s));
         loop {
             tokio::select! {
@@ -105,12 +106,13 @@ impl Adapter {
             }
             let Limits { tail_factor, queue_ms, .. } = belief.limits;
             tracing::debug!(?news, tail_factor, queue_ms, link = %belief.estimate, "learned");
-            if let Some(choice) = belief.reconsider(news) {
+            let found = belief.plan(&belief.estimate.network());
+            if let Some(choice) = belief.steady.consider(&found, news == News::Change) {
                 let codec = choice.codec.as_deref().unwrap_or("-");
                 tracing::info!(split_point = choice.split, codec, "planned anew");
-                self.planned.send_replace(Some(belief.planned()));
+                self.planned.send_replace(Some(belief.planned(&found)));
             }
-            self.patience.send_replace(belief.patience());
+            self.patience.send_replace(belief.patience(&found));
         }
     }
 
@@ -231,8 +233,7 @@ impl Belief {
     /// A call that has no answer yet says something if it should have one.
     fn overdue(&mut self, call: UnderWay) -> News {
         let UnderWay { split, uplink_bytes: bytes, ms } = call;
-        let tail = self.grounds.costs.tail_ms.get(split).copied().unwrap_or(0.0);
-        let tail = self.limits.tail_factor * tail + self.limits.queue_ms;
+        let tail = self.limits.tail_factor * self.usual_tail_ms(split) + self.limits.queue_ms;
         let back = self.estimate.network().down.ms(self.grounds.costs.output_bytes);
         // All that is missing is laid to the uplink: it has the most bytes.
         match self.estimate.overdue(Observation { bytes, ms: ms - tail - back }) {
@@ -242,7 +243,7 @@ impl Belief {
     }
 
     fn answered(&mut self, call: Call) -> News {
-        let usual = self.grounds.costs.tail_ms.get(call.split).copied().unwrap_or(0.0);
+        let usual = self.usual_tail_ms(call.split);
         if usual > VISIBLE_MS {
             let factor = &mut self.limits.tail_factor;
             *factor += GAIN * (call.tail_ms / usual - *factor);
@@ -255,6 +256,11 @@ impl Belief {
         News::of(self.estimate.downlink(seen(call.downlink_bytes, call.downlink_ms)) | up)
     }
 
+    /// As it was measured.
+    fn usual_tail_ms(&self, split: usize) -> f64 {
+        self.grounds.costs.tail_ms.get(split).copied().unwrap_or(0.0)
+    }
+
     fn gone(&mut self) -> News {
         News::of(self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS }))
     }
@@ -263,24 +269,18 @@ impl Belief {
         plan(&self.grounds.costs, network, self.grounds.host, &self.limits)
     }
 
-    fn reconsider(&mut self, news: News) -> Option<Choice> {
-        let found = self.plan(&self.estimate.network());
-        self.steady.consider(&found, news == News::Change)
-    }
-
     /// Half as long again as the answer should take, and at least half of what it takes to make it here: by then an
-    /// answer that comes after all has not saved much.
-    fn patience(&self) -> Option<Duration> {
-        let found = self.plan(&self.estimate.network());
+    /// answer that comes after all has not saved much. `found`: the plan as things are.
+    fn patience(&self, found: &Plan) -> Option<Duration> {
         let own = found.find(self.steady.current()).filter(|own| own.choice.codec.is_some())?;
         let Timing { uplink_ms, tail_ms, downlink_ms, .. } = own.timing;
-        let whole = found_whole(&found)?.latency_ms();
+        let whole = found_whole(found)?.latency_ms();
         let ms = (LATE * (uplink_ms + tail_ms + downlink_ms)).max(0.5 * whole);
         Some(Duration::from_secs_f64(ms.min(GONE_MS) / 1e3))
     }
 
-    /// The choice, and those that links which may come would make the best.
-    fn planned(&self) -> Planned {
+    /// The choice, and those that links which may come would make the best. `found`: the plan as things are.
+    fn planned(&self, found: &Plan) -> Planned {
         let choice = self.steady.current().clone();
         let network = self.estimate.network();
         let mut likely: Vec<Choice> = Vec::new();
@@ -290,8 +290,7 @@ impl Belief {
             likely.extend(best.filter(|b| *b != choice && !likely.contains(b)));
         }
         // Whatever happens to the link, the whole model here can answer, if it may be here.
-        let found = self.plan(&network);
-        let whole = found_whole(&found).map(|p| p.choice.clone());
+        let whole = found_whole(found).map(|p| p.choice.clone());
         likely.extend(whole.filter(|w| *w != choice && !likely.contains(w)));
         Planned { choice, likely }
     }

@@ -14,7 +14,8 @@ use cleave_shared::{
 use tokio::sync::watch;
 
 use super::{
-    Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, StepPlan, plan, plan_step,
+    Choice, Costs, Curve, HostCost, Limits, Measured, Network, Plan, Row, StepPlan, plan,
+    plan_step, search,
 };
 use crate::{
     cloud::explain,
@@ -162,20 +163,19 @@ pub async fn settle_step(config: &mut Config) -> Result<(), String> {
     }
     let batch = config.train.batch_size;
     let request = Request { batch, training: true, ..config.plan.request() };
-    let Grounds { measured, costs, network, .. } = grounds(config, request).await?;
+    let grounds = grounds(config, request).await?;
     let fixed = match config.train.micro_batches {
         MicroBatches::Fixed(count) => Some(count.min(batch as u32)),
         MicroBatches::Auto => None,
     };
-    let (codecs, plan) = (choosable(config), &config.plan);
-    let end = config.train.topology.last_split.unwrap_or(costs.stages());
+    let (codecs, limits) = (choosable(config), grounds.limits(config));
+    let end = config.train.topology.last_split.unwrap_or(grounds.costs.stages());
     let allowed = |step: &StepPlan| {
-        let bytes = costs.head_bytes[step.split];
-        (plan.min_split_point..end).contains(&step.split)
+        (config.plan.min_split_point..end).contains(&step.split)
             && codecs.contains(&step.codec)
-            && plan.edge_memory_bytes.is_none_or(|most| bytes <= most)
+            && search::fits(step.split, &grounds.costs, &limits)
     };
-    let steps = plan_step(&measured, &network, fixed);
+    let steps = plan_step(&grounds.measured, &grounds.network, fixed);
     let StepPlan { split, codec, micro_batches, step_ms } = steps.into_iter().find(allowed).ok_or(
         "split_point = \"auto\": [plan]'s limits leave no split point with stages on both sides",
     )?;

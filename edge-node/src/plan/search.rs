@@ -151,7 +151,7 @@ fn on_the_edge(costs: &Costs, limits: &Limits) -> Predicted {
     }
 }
 
-fn fits(split: usize, costs: &Costs, limits: &Limits) -> bool {
+pub(super) fn fits(split: usize, costs: &Costs, limits: &Limits) -> bool {
     limits.config.edge_memory_bytes.is_none_or(|most| costs.head_bytes[split] <= most)
 }
 

@@ -74,13 +74,17 @@ impl Drop for Process {
 impl Process {
     /// As `kill` does: `-STOP`, `-CONT`.
     pub fn signal(&self, name: &str) {
+        assert!(self.kill(name).success(), "kill {name}");
+    }
+
+    fn kill(&self, name: &str) -> ExitStatus {
         let pid = self.0.id().to_string();
-        Command::new("kill").args([name, &pid]).status().expect("kill runs");
+        Command::new("kill").args([name, &pid]).status().expect("kill runs")
     }
 
     /// Asks it to end, as docker does, and waits.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal("-TERM");
+        self.kill("-TERM");
         let begin = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().expect("the child can be waited for") {
