@@ -52,7 +52,21 @@ impl Estimate {
     /// An exchange that is not answered yet has taken at least this long: if that is already more than
     /// predicted, it is learned now.
     pub fn overdue(&mut self, seen: Observation) -> bool {
-        seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen)
+        let late = seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen);
+        if late {
+            self.up.largest = 0;
+        }
+        late
+    }
+
+    /// Bytes of the largest transfer up that has ended since the last change.
+    pub fn largest_uplink(&self) -> u64 {
+        self.up.largest
+    }
+
+    /// What so many bytes down take now.
+    pub fn downlink_ms(&self, bytes: u64) -> f64 {
+        self.down.predict(bytes)
     }
 
     /// What transfers take now.
@@ -74,6 +88,8 @@ struct Way {
     /// What that curve says of delay and rate.
     first: Path,
     now: Path,
+    /// Bytes of the largest transfer since the last change.
+    largest: u64,
     slower: f64,
     quicker: f64,
 }
@@ -81,7 +97,8 @@ struct Way {
 impl Way {
     fn new(before: Curve) -> Self {
         let first = Path::of(&before);
-        Self { before, first, now: first, slower: 0.0, quicker: 0.0 }
+        let largest = before.points().last().map_or(0, |(bytes, _)| bytes as u64);
+        Self { before, first, now: first, largest, slower: 0.0, quicker: 0.0 }
     }
 
     /// The curve, by as much as the path has changed since.
@@ -105,7 +122,9 @@ impl Way {
         let (worse, better) = (self.slower > CHANGE, self.quicker > CHANGE);
         if worse || better {
             (self.slower, self.quicker) = (0.0, 0.0);
+            self.largest = 0;
         }
+        self.largest = self.largest.max(seen.bytes);
         if better && self.is_as_at_first(seen) {
             self.now.recover(self.first);
         }

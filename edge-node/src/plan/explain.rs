@@ -34,8 +34,6 @@ const PAUSE: Duration = Duration::from_micros(1_037);
 /// What a link that nobody knows is probed with, bytes each way.
 const PROBES: [usize; 3] = [256, 32 << 10, 256 << 10];
 const PROBES_OF_EACH: usize = 3;
-/// Longest pause between them: TCP's window has fallen back, and waiting longer lets the link change meanwhile.
-const COLD: Duration = Duration::from_millis(307);
 
 /// Everything a plan stands on.
 pub struct Grounds {
@@ -82,7 +80,7 @@ async fn probe(config: &Config) -> Result<Network, String> {
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for _ in 0..PROBES_OF_EACH {
             if bytes > 1 {
-                tokio::time::sleep(Duration::from_millis(config.plan.pause_ms).min(COLD)).await;
+                tokio::time::sleep(config.plan.pause()).await;
             }
             let took = cloud.probe(bytes, bytes).await;
             let (there, back) = took.map_err(|s| explain(cloud.address(), &s))?;

@@ -38,7 +38,7 @@ impl Steady {
     }
 
     /// A new plan; `changed`: whether a change of the link or of the load was detected since the last.
-    /// Gives the choice to switch to, if it is time.
+    /// Gives the choice to [switch](Self::switch) to, if it is time.
     pub fn consider(&mut self, plan: &Plan, changed: bool) -> Option<Choice> {
         let best = plan.best()?;
         if best.choice == self.current {
@@ -56,9 +56,12 @@ impl Steady {
         if !(soon || self.little_better >= LONG) {
             return None;
         }
+        Some(best.choice.clone())
+    }
+
+    pub fn switch(&mut self, choice: Choice) {
+        self.current = choice;
         self.forget();
-        self.current = best.choice.clone();
-        Some(self.current.clone())
     }
 
     fn forget(&mut self) {
@@ -101,14 +104,21 @@ mod tests {
         Choice { split: 0, codec: Some("f32".into()) }
     }
 
+    /// Does what it says.
+    fn follow(steady: &mut Steady, mbps: f64, changed: bool) -> Option<Choice> {
+        let choice = steady.consider(&at(mbps), changed)?;
+        steady.switch(choice.clone());
+        Some(choice)
+    }
+
     #[test]
     fn a_change_switches_at_once_and_a_drift_after_some_plans() {
         let mut steady = Steady::new(cloud(), 0.1);
-        assert_eq!(steady.consider(&at(100.0), true), None);
-        assert_eq!(steady.consider(&at(1.0), true).map(|c| c.split), Some(1));
-        assert_eq!(steady.consider(&at(100.0), false), None);
-        assert_eq!(steady.consider(&at(100.0), false), None);
-        assert_eq!(steady.consider(&at(100.0), false), Some(cloud()));
+        assert_eq!(follow(&mut steady, 100.0, true), None);
+        assert_eq!(follow(&mut steady, 1.0, true).map(|c| c.split), Some(1));
+        assert_eq!(follow(&mut steady, 100.0, false), None);
+        assert_eq!(follow(&mut steady, 100.0, false), None);
+        assert_eq!(follow(&mut steady, 100.0, false), Some(cloud()));
     }
 
     proptest! {
@@ -119,7 +129,7 @@ mod tests {
             rates in prop::collection::vec(19.0f64..21.0, 1..100), changed in any::<bool>(),
         ) {
             let mut steady = Steady::new(cloud(), 0.1);
-            let switches = rates.into_iter().filter(|&r| steady.consider(&at(r), changed).is_some());
+            let switches = rates.into_iter().filter(|&r| follow(&mut steady, r, changed).is_some());
             prop_assert!(switches.count() <= 1);
         }
     }

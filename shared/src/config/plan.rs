@@ -1,6 +1,6 @@
 //! `[plan]`: how `split_point = "auto"` is chosen.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -63,6 +63,9 @@ pub struct PlanConfig {
     /// What an idle link is probed with, bytes each way, and how often at most, s.
     pub probe_bytes: usize,
     pub probe_interval_s: u64,
+    /// Most bytes of a transfer that tells, on an idle link, whether a choice with more bytes than were seen to cross
+    /// is as good as predicted; 0: predictions are enough.
+    pub confirm_bytes: usize,
     pub energy: Energy,
     pub cloud: CloudPrice,
 }
@@ -112,6 +115,7 @@ impl Default for PlanConfig {
             hysteresis: 0.1,
             probe_bytes: 32 << 10,
             probe_interval_s: 10,
+            confirm_bytes: 1 << 20,
             energy: Energy::default(),
             cloud: CloudPrice::default(),
         }
@@ -142,6 +146,8 @@ impl Default for CloudPrice {
     }
 }
 
+/// TCP's window has fallen back after a silence of so many ms (RFC 6298's least timeout is 1 s, Linux' 200 ms).
+const COLD_MS: u64 = 200;
 /// Passes that a request is measured with.
 const ROUNDS: usize = 15;
 
@@ -149,6 +155,16 @@ impl PlanConfig {
     /// What is measured of a request.
     pub fn request(&self) -> Request {
         Request { batch: self.batch, length: self.length, rounds: ROUNDS, training: false }
+    }
+
+    /// Whether requests find TCP's window closed.
+    pub fn is_cold(&self) -> bool {
+        self.pause_ms >= COLD_MS
+    }
+
+    /// A pause after which a transfer finds what requests find: a longer one would only let the link change meanwhile.
+    pub fn pause(&self) -> Duration {
+        Duration::from_millis(self.pause_ms.min(COLD_MS + COLD_MS / 2))
     }
 
     /// The first value that is out of range.
@@ -178,6 +194,7 @@ impl PlanConfig {
         range("plan.length", self.length as u64, 1..=1 << 20)?;
         range("plan.min_split_point", self.min_split_point as u64, 0..=stages as u64)?;
         range("plan.probe_bytes", self.probe_bytes as u64, 1..=1 << 20)?;
+        range("plan.confirm_bytes", self.confirm_bytes as u64, 0..=1 << 20)?;
         range("plan.pause_ms", self.pause_ms, 0..=60_000)?;
         range("plan.probe_interval_s", self.probe_interval_s, 1..=86_400)
     }
