@@ -68,7 +68,7 @@ impl Belief {
         let kept = before.and_then(|b| found.find(&b.choice)).filter(|own| own.forbidden.is_none());
         let kept = kept.filter(|own| Steady::may_stay(own.score, best.score, hysteresis));
         let first = kept.unwrap_or(best).choice.clone();
-        let estimate = Estimate::new(grounds.network.clone());
+        let estimate = Estimate::new(grounds.network.clone(), config.plan.is_cold());
         let steady = Steady::new(first, hysteresis);
         Some(Self { grounds, estimate, limits, steady })
     }
@@ -83,11 +83,11 @@ impl Belief {
 
     /// A call that has no answer yet says something if it should have one.
     pub fn overdue(&mut self, call: UnderWay) -> News {
-        let UnderWay { split, uplink_bytes: bytes, ms } = call;
+        let UnderWay { split, uplink_bytes: bytes, ms, fresh } = call;
         let tail = self.limits.tail_factor * self.usual_tail_ms(split) + self.limits.queue_ms;
         let back = self.estimate.downlink_ms(self.grounds.costs.output_bytes);
         // All that is missing is laid to the uplink: it has the most bytes.
-        match self.estimate.overdue(Observation { bytes, ms: ms - tail - back }) {
+        match self.estimate.overdue(Observation { bytes, ms: ms - tail - back, fresh }) {
             true => News::Late,
             false => News::None,
         }
@@ -102,10 +102,11 @@ impl Belief {
         self.limits.queue_ms += GAIN * (call.queue_ms - self.limits.queue_ms);
         // What the host adds is not the link's.
         let host = self.grounds.host.ms(call.uplink_bytes + call.downlink_bytes) / 2.0;
-        let seen = |bytes, ms: f64| Observation { bytes, ms: (ms - host).max(0.1 * ms) };
+        let of_link = |ms: f64| (ms - host).max(0.1 * ms);
+        let (bytes, fresh) = (call.uplink_bytes, call.fresh);
         self.seen(
-            seen(call.uplink_bytes, call.uplink_ms),
-            seen(call.downlink_bytes, call.downlink_ms),
+            Observation { bytes, ms: of_link(call.uplink_ms), fresh },
+            Observation::new(call.downlink_bytes, of_link(call.downlink_ms)),
         )
     }
 
@@ -122,7 +123,7 @@ impl Belief {
 
     /// No answer will come.
     pub fn gone(&mut self) -> News {
-        News::of(self.estimate.uplink(Observation { bytes: 1, ms: GONE_MS }))
+        News::of(self.estimate.uplink(Observation::new(1, GONE_MS)))
     }
 
     /// Nobody has used the cloud for a while.

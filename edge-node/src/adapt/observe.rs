@@ -55,12 +55,13 @@ where
         let split = call.agreement.split_point as usize;
         let uplink_bytes: u64 = call.activation.iter().map(|t| t.data.len() as u64).sum();
         let seen = self.seen.clone();
-        let watched = Watched { id: seen.begun(split, uplink_bytes), seen, outcome: None };
+        let (id, fresh) = seen.begun(split, uplink_bytes);
+        let watched = Watched { id, seen, outcome: None };
         let answer = self.inner.call(call);
         Box::pin(async move {
             let answer = answer.await;
             watched.ended(match &answer {
-                Ok(answer) => Event::Answered(seen_of(split, uplink_bytes, answer)),
+                Ok(answer) => Event::Answered(seen_of(split, uplink_bytes, fresh, answer)),
                 Err(_) => Event::Failed,
             });
             answer
@@ -68,11 +69,12 @@ where
     }
 }
 
-fn seen_of(split: usize, uplink_bytes: u64, answer: &InferAnswer) -> Call {
+fn seen_of(split: usize, uplink_bytes: u64, fresh: bool, answer: &InferAnswer) -> Call {
     let InferAnswer { reply, uplink_ms, downlink_ms } = answer;
     Call {
         split,
         uplink_bytes,
+        fresh,
         uplink_ms: *uplink_ms,
         downlink_bytes: reply.output.iter().map(|t| t.data.len() as u64).sum(),
         downlink_ms: *downlink_ms,

@@ -105,7 +105,7 @@ impl Probes {
         let limit = Duration::from_millis(GONE_MS as u64);
         tokio::time::timeout(limit, exchange).map(move |took| {
             let (there, back) = took.ok()?.ok()?;
-            Some((Observation { bytes: up, ms: there }, Observation { bytes: down, ms: back }))
+            Some((Observation::new(up, there), Observation::new(down, back)))
         })
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use cleave_shared::config::WINDOW_CLOSES;
 use tokio::sync::Notify;
 
 /// Events that are kept; older ones are of no use.
@@ -26,6 +27,8 @@ pub enum Event {
 pub struct Call {
     pub split: usize,
     pub uplink_bytes: u64,
+    /// Whether it was the first after a silence.
+    pub fresh: bool,
     pub uplink_ms: f64,
     pub downlink_bytes: u64,
     pub downlink_ms: f64,
@@ -41,6 +44,8 @@ pub struct UnderWay {
     pub uplink_bytes: u64,
     /// Since it began.
     pub ms: f64,
+    /// Whether it was the first after a silence.
+    pub fresh: bool,
 }
 
 /// Shared by the layer that sees and the task that learns.
@@ -56,6 +61,8 @@ struct Inner {
     under_way: HashMap<u64, Begun>,
     next: u64,
     last: Option<Instant>,
+    /// When the last one ended.
+    quiet: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -63,30 +70,35 @@ struct Begun {
     split: usize,
     uplink_bytes: u64,
     at: Instant,
+    fresh: bool,
 }
 
 impl Begun {
     fn under_way(self) -> UnderWay {
-        let Begun { split, uplink_bytes, at } = self;
-        UnderWay { split, uplink_bytes, ms: at.elapsed().as_secs_f64() * 1e3 }
+        let Begun { split, uplink_bytes, at, fresh } = self;
+        UnderWay { split, uplink_bytes, ms: at.elapsed().as_secs_f64() * 1e3, fresh }
     }
 }
 
 impl Seen {
-    /// A call begins that carries so many bytes from this cut; gives its number.
-    pub fn begun(&self, split: usize, uplink_bytes: u64) -> u64 {
+    /// A call begins that carries so many bytes from this cut; gives its number, and whether it is the first
+    /// after a silence.
+    pub fn begun(&self, split: usize, uplink_bytes: u64) -> (u64, bool) {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
         let at = Instant::now();
-        inner.under_way.insert(id, Begun { split, uplink_bytes, at });
+        let silent = inner.quiet.is_none_or(|quiet| at - quiet >= WINDOW_CLOSES);
+        let fresh = silent && inner.under_way.is_empty();
+        inner.under_way.insert(id, Begun { split, uplink_bytes, at, fresh });
         inner.last = Some(at);
-        id
+        (id, fresh)
     }
 
     /// It has ended; without a call's outcome if nobody waited for its end.
     pub fn ended(&self, id: u64, outcome: Option<Event>) {
         let mut inner = self.lock();
+        inner.quiet = Some(Instant::now());
         let left = inner.under_way.remove(&id).map(|begun| Event::Left(begun.under_way()));
         let Some(event) = outcome.or(left) else { return };
         if inner.events.len() >= MOST {
@@ -130,7 +142,8 @@ mod tests {
     #[tokio::test]
     async fn events_are_taken_once_and_are_bounded() {
         let seen = Seen::default();
-        let (first, second) = (seen.begun(1, 10), seen.begun(2, 20));
+        let ((first, fresh), (second, follows)) = (seen.begun(1, 10), seen.begun(2, 20));
+        assert!(fresh && !follows);
         assert_eq!(seen.oldest().map(|o| (o.split, o.uplink_bytes)), Some((1, 10)));
         seen.ended(first, Some(Event::Failed));
         seen.news().await;
@@ -141,7 +154,7 @@ mod tests {
         let left = seen.take();
         assert!(matches!(left[..], [Event::Left(UnderWay { split: 2, uplink_bytes: 20, .. })]));
         for _ in 0..2 * MOST {
-            seen.ended(seen.begun(0, 1), Some(Event::Failed));
+            seen.ended(seen.begun(0, 1).0, Some(Event::Failed));
         }
         assert_eq!(seen.take().len(), MOST);
     }

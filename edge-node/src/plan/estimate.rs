@@ -24,6 +24,14 @@ const TELLING: f64 = 0.3;
 pub struct Observation {
     pub bytes: u64,
     pub ms: f64,
+    /// Whether it found TCP's window closed, since nothing had crossed for a while.
+    pub fresh: bool,
+}
+
+impl Observation {
+    pub fn new(bytes: u64, ms: f64) -> Self {
+        Self { bytes, ms, fresh: false }
+    }
 }
 
 /// Both directions.
@@ -34,9 +42,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Begins with what is believed before anything was seen.
-    pub fn new(network: Network) -> Self {
-        Self { up: Way::new(network.up), down: Way::new(network.down) }
+    /// Begins with what is believed before anything was seen; `closed`: whether that is of transfers that find TCP's
+    /// window closed.
+    pub fn new(network: Network, closed: bool) -> Self {
+        Self { up: Way::new(network.up, closed), down: Way::new(network.down, closed) }
     }
 
     /// Learns from a transfer; whether it was a change.
@@ -52,6 +61,7 @@ impl Estimate {
     /// An exchange that is not answered yet has taken at least this long: if that is already more than
     /// predicted, it is learned now.
     pub fn overdue(&mut self, seen: Observation) -> bool {
+        let seen = self.up.as_usual(seen);
         let late = seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen);
         if late {
             self.up.largest = 0;
@@ -85,6 +95,8 @@ impl fmt::Display for Estimate {
 struct Way {
     /// Measured, or simulated, before anything was learned.
     before: Curve,
+    /// Of transfers that find TCP's window closed.
+    closed: bool,
     /// What that curve says of delay and rate.
     first: Path,
     now: Path,
@@ -95,10 +107,10 @@ struct Way {
 }
 
 impl Way {
-    fn new(before: Curve) -> Self {
+    fn new(before: Curve, closed: bool) -> Self {
         let first = Path::of(&before);
         let largest = before.points().last().map_or(0, |(bytes, _)| bytes as u64);
-        Self { before, first, now: first, largest, slower: 0.0, quicker: 0.0 }
+        Self { before, closed, first, now: first, largest, slower: 0.0, quicker: 0.0 }
     }
 
     /// The curve, by as much as the path has changed since.
@@ -112,7 +124,18 @@ impl Way {
         Curve::through(self.before.points().map(of).collect())
     }
 
+    /// What a transfer would have taken that found TCP's window as those did that the curve is of.
+    fn as_usual(&self, seen: Observation) -> Observation {
+        let Observation { bytes, ms, fresh } = seen;
+        let extra = match fresh && !self.closed {
+            true => self.now.closed().ms(bytes) / self.now.ms(bytes),
+            false => 1.0,
+        };
+        Observation::new(bytes, ms / extra)
+    }
+
     fn observe(&mut self, seen: Observation) -> bool {
+        let seen = self.as_usual(seen);
         if !(seen.ms.is_finite() && seen.ms > 0.0) {
             return false;
         }
@@ -148,12 +171,13 @@ mod tests {
     use super::*;
 
     fn estimate() -> Estimate {
-        Estimate::new(Network { up: Curve::line(10.0, 8e6), down: Curve::line(10.0, 8e6) })
+        let line = || Curve::line(10.0, 8e6);
+        Estimate::new(Network { up: line(), down: line() }, false)
     }
 
     /// A link with this delay and ms for each kB.
     fn took(bytes: u64, delay: f64, per_kb: f64) -> Observation {
-        Observation { bytes, ms: delay + per_kb * bytes as f64 / 1e3 }
+        Observation::new(bytes, delay + per_kb * bytes as f64 / 1e3)
     }
 
     #[test]
@@ -174,9 +198,23 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_learned_before_it_ends() {
         let mut estimate = estimate();
-        assert!(!estimate.overdue(Observation { bytes: 100_000, ms: 150.0 }));
-        assert!(estimate.overdue(Observation { bytes: 100_000, ms: 400.0 }));
+        assert!(!estimate.overdue(Observation::new(100_000, 150.0)));
+        assert!(estimate.overdue(Observation::new(100_000, 400.0)));
         assert!(estimate.network().up.ms(100_000) > 350.0);
+    }
+
+    #[test]
+    fn a_window_that_was_closed_is_no_change_of_the_link() {
+        let mut estimate = estimate();
+        // 10 ms and 8 Mbit/s: the first 14 kB fill half of the round trip.
+        let closed = Observation { bytes: 100_000, ms: 120.0, fresh: true };
+        let before = estimate.network().up.ms(100_000);
+        assert!(!estimate.overdue(Observation { ms: 230.0, ..closed }));
+        for _ in 0..20 {
+            assert!(!estimate.uplink(closed));
+        }
+        let after = estimate.network().up.ms(100_000);
+        assert!((after / before).ln().abs() < 0.1, "{before} {after}");
     }
 
     #[test]
@@ -184,8 +222,8 @@ mod tests {
         let (sight, blocked) = (Path::cold(8.0, 18_750.0), Path::cold(12.0, 500.0));
         let points = (8..21).map(|n| (f64::from(1 << n), sight.ms(1 << n))).collect();
         let curve = Curve::through(points);
-        let mut estimate = Estimate::new(Network { up: curve.clone(), down: curve });
-        let took = |path: Path, bytes| Observation { bytes, ms: path.ms(bytes) };
+        let mut estimate = Estimate::new(Network { up: curve.clone(), down: curve }, true);
+        let took = |path: Path, bytes| Observation::new(bytes, path.ms(bytes));
         let is = |estimate: &Estimate, path: Path| {
             for bytes in [180_000, 588_000] {
                 let (found, real) = (estimate.network().up.ms(bytes), path.ms(bytes));
@@ -195,9 +233,9 @@ mod tests {
         for _ in 0..10 {
             assert!(!estimate.uplink(took(sight, 588_000)));
         }
-        assert!(estimate.overdue(Observation { bytes: 588_000, ms: 300.0 }));
+        assert!(estimate.overdue(Observation::new(588_000, 300.0)));
         // The first waits behind what is left in the queue.
-        estimate.uplink(Observation { bytes: 32_768, ms: 700.0 });
+        estimate.uplink(Observation::new(32_768, 700.0));
         for _ in 0..3 {
             estimate.uplink(took(blocked, 32_768));
         }
@@ -240,7 +278,7 @@ mod tests {
         #[test]
         fn nonsense_is_not_learned(ms in prop_oneof![Just(f64::NAN), Just(f64::INFINITY), -5.0f64..=0.0]) {
             let mut estimate = estimate();
-            let changed = estimate.uplink(Observation { bytes: 1000, ms });
+            let changed = estimate.uplink(Observation::new(1000, ms));
             prop_assert!(!changed);
             prop_assert!((estimate.network().up.ms(1000) - 11.0).abs() < 0.01);
         }

@@ -55,7 +55,12 @@ impl Path {
         if error(cold) < error(warm) { cold } else { warm }
     }
 
-    /// What so many bytes take after a silence.
+    /// The same after a silence.
+    pub fn closed(self) -> Self {
+        Self { window: self.window.min(INITIAL_WINDOW), ..self }
+    }
+
+    /// What so many bytes take.
     pub fn ms(&self, bytes: u64) -> f64 {
         let Self { delay_ms, bytes_per_ms, mut window } = *self;
         let round_trip = 2.0 * delay_ms;

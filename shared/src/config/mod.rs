@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     args::ConfigArgs,
     load::{ConfigError, Overrides, PROFILES, load},
-    plan::{CloudPrice, Energy, PlanConfig, SplitPoint, Weights},
+    plan::{CloudPrice, Energy, PlanConfig, SplitPoint, WINDOW_CLOSES, Weights},
     train::{MicroBatches, TrainConfig},
 };
 use crate::{

@@ -146,8 +146,8 @@ impl Default for CloudPrice {
     }
 }
 
-/// TCP's window has fallen back after a silence of so many ms (RFC 6298's least timeout is 1 s, Linux' 200 ms).
-const COLD_MS: u64 = 200;
+/// TCP's window has closed after a silence of so long (RFC 6298's least timeout is 1 s, Linux' 200 ms).
+pub const WINDOW_CLOSES: Duration = Duration::from_millis(200);
 /// Passes that a request is measured with.
 const ROUNDS: usize = 15;
 
@@ -159,12 +159,12 @@ impl PlanConfig {
 
     /// Whether requests find TCP's window closed.
     pub fn is_cold(&self) -> bool {
-        self.pause_ms >= COLD_MS
+        Duration::from_millis(self.pause_ms) >= WINDOW_CLOSES
     }
 
     /// A pause after which a transfer finds what requests find: a longer one would only let the link change meanwhile.
     pub fn pause(&self) -> Duration {
-        Duration::from_millis(self.pause_ms.min(COLD_MS + COLD_MS / 2))
+        Duration::from_millis(self.pause_ms).min(WINDOW_CLOSES.mul_f64(1.5))
     }
 
     /// The first value that is out of range.
