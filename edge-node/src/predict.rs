@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tower::{BoxError, ServiceExt};
 
 use crate::{
+    adapt::{HeadRun, Seen},
     cloud::{InferAnswer, InferCall, explain},
     deploy::Deployment,
     exits::Left,
@@ -41,6 +42,8 @@ pub struct SplitPredictor {
     /// Of a model that takes token ids; texts are refused without it.
     tokenizer: Option<Tokenizer>,
     spare: Option<Spare>,
+    /// Who learns from what the head takes.
+    seen: Arc<Seen>,
 }
 
 /// The whole model, if it is at hand: it answers what the cloud leaves unanswered, or answers late.
@@ -58,7 +61,13 @@ impl SplitPredictor {
         cloud: CloudCall,
         tokenizer: Option<Tokenizer>,
     ) -> Self {
-        Self { config, current, pool, cloud, tokenizer, spare: None }
+        let seen = Arc::default();
+        Self { config, current, pool, cloud, tokenizer, spare: None, seen }
+    }
+
+    /// Tells this what the head takes.
+    pub fn seen_by(self, seen: Arc<Seen>) -> Self {
+        Self { seen, ..self }
     }
 
     /// Falls back on the whole model here when the cloud does not answer, or not in time.
@@ -216,6 +225,10 @@ impl SplitPredictor {
         let Head { result, left, output_bytes, head_ms, encode_ms } =
             self.head(deployed.clone(), query, exits).await?;
         let mut timing = Timing { head_ms, ..Timing::default() };
+        if left.is_none() {
+            let (split, output_bytes) = (deployed.target.split, output_bytes as u64);
+            self.seen.computed(HeadRun { split, ms: head_ms, output_bytes });
+        }
         let output = match result {
             HeadResult::Answer(output) => Ok(output),
             HeadResult::Sent(activation) => {

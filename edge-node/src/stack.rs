@@ -97,13 +97,20 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (in_force, config_now) = watch::channel(config.clone());
     let (planned, plans) = watch::channel(None);
     let (patience, patience_now) = watch::channel(None);
-    let adapter = Adapter { cloud: client.clone(), seen, config: config_now, planned, patience };
+    let adapter = Adapter {
+        cloud: client.clone(),
+        seen: seen.clone(),
+        config: config_now,
+        planned,
+        patience,
+    };
     tokio::spawn(adapter.run());
     let (whole, spare) = watch::channel(None);
     let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);
     let tokenizer = ports::tokenizer(&config)?;
     let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer)
-        .with_spare(spare, patience_now);
+        .with_spare(spare, patience_now)
+        .seen_by(seen);
     let predictor = Arc::new(predictor);
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;

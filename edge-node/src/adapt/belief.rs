@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cleave_shared::config::Config;
 
-use super::{Call, Event, Planned, UnderWay, probes::GONE_MS};
+use super::{Call, Event, HeadRun, Planned, UnderWay, probes::GONE_MS};
 use crate::{
     plan::{
         Choice, Estimate, Grounds, Limits, Network, Observation, Plan, Predicted, Steady, plan,
@@ -12,10 +12,12 @@ use crate::{
     serve::Timing,
 };
 
-/// Weight of a new value in what is believed of the cloud's load.
+/// Weight of a new value in what is believed of the load of both nodes.
 const GAIN: f64 = 0.25;
-/// A tail below this tells nothing about the cloud's speed, ms.
+/// A head or a tail below this tells nothing about its node's speed, ms.
 const VISIBLE_MS: f64 = 0.5;
+/// How much of what is believed of the edge's load is forgotten with each request that does not tell.
+const FORGOTTEN: f64 = 0.02;
 /// Links that may come: rates relative to now.
 const SCENARIOS: [f64; 5] = [0.01, 0.1, 0.33, 3.0, 10.0];
 /// As far as a rate may be from what a small transfer tells of it.
@@ -78,6 +80,7 @@ impl Belief {
             Event::Failed => self.gone(),
             Event::Answered(call) => self.answered(call),
             Event::Left(call) => self.overdue(call),
+            Event::Computed(run) => self.computed(run),
         }
     }
 
@@ -95,7 +98,7 @@ impl Belief {
 
     fn answered(&mut self, call: Call) -> News {
         let usual = self.usual_tail_ms(call.split);
-        if usual > VISIBLE_MS {
+        if usual > VISIBLE_MS && self.is_usual(call.output_bytes) {
             let factor = &mut self.limits.tail_factor;
             *factor += GAIN * (call.tail_ms / usual - *factor);
         }
@@ -114,6 +117,26 @@ impl Belief {
     pub fn seen(&mut self, up: Observation, down: Observation) -> News {
         let changed = self.estimate.uplink(up);
         News::of(self.estimate.downlink(down) | changed)
+    }
+
+    /// How busy this edge is, or how much it throttles.
+    fn computed(&mut self, HeadRun { split, ms, output_bytes }: HeadRun) -> News {
+        let usual = self.grounds.costs.head_ms.get(split).copied().unwrap_or(0.0);
+        let comparable = self.is_usual(output_bytes);
+        let factor = &mut self.limits.head_factor;
+        if usual <= VISIBLE_MS {
+            *factor += FORGOTTEN * (1.0 - *factor);
+        }
+        if usual <= VISIBLE_MS || !comparable {
+            return News::None;
+        }
+        *factor += GAIN * (ms / usual - *factor);
+        News::Some
+    }
+
+    /// Whether a request has the size of those that are planned for.
+    fn is_usual(&self, output_bytes: u64) -> bool {
+        self.grounds.costs.output_bytes == output_bytes
     }
 
     /// As it was measured.
@@ -195,8 +218,8 @@ impl Belief {
 
     /// For the log.
     pub fn tell(&self, news: News) {
-        let Limits { tail_factor, queue_ms, .. } = self.limits;
-        tracing::debug!(?news, tail_factor, queue_ms, link = %self.estimate, "learned");
+        let Limits { head_factor, tail_factor, queue_ms, .. } = self.limits;
+        tracing::debug!(?news, head_factor, tail_factor, queue_ms, link = %self.estimate, "learned");
     }
 }
 

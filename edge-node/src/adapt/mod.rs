@@ -14,5 +14,5 @@ mod seen;
 pub use self::{
     adapter::{Adapter, Planned},
     observe::{Observe, ObserveLayer},
-    seen::{Call, Event, Seen, UnderWay},
+    seen::{Call, Event, HeadRun, Seen, UnderWay},
 };

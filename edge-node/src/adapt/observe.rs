@@ -54,14 +54,19 @@ where
     fn call(&mut self, call: InferCall) -> Self::Future {
         let split = call.agreement.split_point as usize;
         let uplink_bytes: u64 = call.activation.iter().map(|t| t.data.len() as u64).sum();
-        let seen = self.seen.clone();
+        let (seen, output_bytes) = (self.seen.clone(), call.output_bytes as u64);
         let (id, fresh) = seen.begun(split, uplink_bytes);
         let watched = Watched { id, seen, outcome: None };
         let answer = self.inner.call(call);
         Box::pin(async move {
             let answer = answer.await;
             watched.ended(match &answer {
-                Ok(answer) => Event::Answered(seen_of(split, uplink_bytes, fresh, answer)),
+                Ok(answer) => Event::Answered(Call {
+                    uplink_bytes,
+                    fresh,
+                    output_bytes,
+                    ..seen_of(split, answer)
+                }),
                 Err(_) => Event::Failed,
             });
             answer
@@ -69,12 +74,14 @@ where
     }
 }
 
-fn seen_of(split: usize, uplink_bytes: u64, fresh: bool, answer: &InferAnswer) -> Call {
+/// As far as the answer tells.
+fn seen_of(split: usize, answer: &InferAnswer) -> Call {
     let InferAnswer { reply, uplink_ms, downlink_ms } = answer;
     Call {
         split,
-        uplink_bytes,
-        fresh,
+        uplink_bytes: 0,
+        fresh: false,
+        output_bytes: 0,
         uplink_ms: *uplink_ms,
         downlink_bytes: reply.output.iter().map(|t| t.data.len() as u64).sum(),
         downlink_ms: *downlink_ms,

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// Events that are kept; older ones are of no use.
 const MOST: usize = 256;
 
-/// One call that has ended.
+/// One call that has ended, or what the edge did itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
     Answered(Call),
@@ -20,6 +20,17 @@ pub enum Event {
     Failed,
     /// Nobody waits for it any more.
     Left(UnderWay),
+    /// The edge has done its part of a request.
+    Computed(HeadRun),
+}
+
+/// What the head of one request took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadRun {
+    pub split: usize,
+    pub ms: f64,
+    /// Bytes of the model's output for this request: whether it was as large as those that are planned for.
+    pub output_bytes: u64,
 }
 
 /// What an answered call took.
@@ -32,6 +43,8 @@ pub struct Call {
     pub uplink_ms: f64,
     pub downlink_bytes: u64,
     pub downlink_ms: f64,
+    /// Bytes of the model's output for this request, as [`HeadRun::output_bytes`].
+    pub output_bytes: u64,
     pub tail_ms: f64,
     /// Waiting for a compute thread of the cloud.
     pub queue_ms: f64,
@@ -63,6 +76,15 @@ struct Inner {
     last: Option<Instant>,
     /// When the last one ended.
     quiet: Option<Instant>,
+}
+
+impl Inner {
+    fn push(&mut self, event: Event) {
+        if self.events.len() >= MOST {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -101,11 +123,14 @@ impl Seen {
         inner.quiet = Some(Instant::now());
         let left = inner.under_way.remove(&id).map(|begun| Event::Left(begun.under_way()));
         let Some(event) = outcome.or(left) else { return };
-        if inner.events.len() >= MOST {
-            inner.events.pop_front();
-        }
-        inner.events.push_back(event);
+        inner.push(event);
         drop(inner);
+        self.news.notify_one();
+    }
+
+    /// The head of a request was run.
+    pub fn computed(&self, run: HeadRun) {
+        self.lock().push(Event::Computed(run));
         self.news.notify_one();
     }
 

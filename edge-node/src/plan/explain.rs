@@ -98,7 +98,8 @@ async fn probe(config: &Config) -> Result<Network, String> {
 impl Grounds {
     pub fn limits(&self, config: &Config) -> Limits {
         let accuracy = self.measured.accuracy.clone();
-        Limits { config: config.plan.clone(), queue_ms: 0.0, tail_factor: 1.0, accuracy }
+        let (head_factor, tail_factor) = (1.0, 1.0);
+        Limits { config: config.plan.clone(), queue_ms: 0.0, head_factor, tail_factor, accuracy }
     }
 
     pub fn plan(&self, config: &Config) -> Plan {

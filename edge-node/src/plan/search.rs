@@ -16,7 +16,8 @@ pub struct Limits {
     pub config: PlanConfig,
     /// Waiting for a compute thread of the cloud, ms.
     pub queue_ms: f64,
-    /// How much slower the cloud's tail is than when it was measured.
+    /// How much slower the edge's head is than when it was measured, and the cloud's tail.
+    pub head_factor: f64,
     pub tail_factor: f64,
     pub accuracy: Vec<Accuracy>,
 }
@@ -112,7 +113,7 @@ fn across(
     let host_ms = host.ms(up + down);
     let tail_ms = limits.tail_factor * costs.tail_ms[split];
     let timing = Timing {
-        head_ms: costs.head_ms[split],
+        head_ms: limits.head_factor * costs.head_ms[split],
         encode_ms: crossing.encode_ms,
         uplink_ms: network.up.ms(up) + host_ms * up as f64 / (up + down) as f64,
         tail_ms: tail_ms + limits.queue_ms,
@@ -138,7 +139,8 @@ fn across(
 
 fn on_the_edge(costs: &Costs, limits: &Limits) -> Predicted {
     let split = costs.stages();
-    let timing = Timing { head_ms: costs.head_ms[split], ..Timing::default() };
+    let head_ms = limits.head_factor * costs.head_ms[split];
+    let timing = Timing { head_ms, ..Timing::default() };
     Predicted {
         choice: Choice { split, codec: None },
         timing,

@@ -27,7 +27,7 @@ fn network(mbps: f64) -> Network {
 }
 
 fn limits(config: PlanConfig) -> Limits {
-    Limits { config, queue_ms: 0.0, tail_factor: 1.0, accuracy: Vec::new() }
+    Limits { config, queue_ms: 0.0, head_factor: 1.0, tail_factor: 1.0, accuracy: Vec::new() }
 }
 
 fn best(mbps: f64, config: PlanConfig) -> Choice {
@@ -66,7 +66,7 @@ fn an_accuracy_floor_takes_only_what_was_measured() {
     let known =
         |split_point, codec: &str, share| Accuracy { split_point, codec: codec.into(), share };
     let accuracy = vec![known(0, "f32", 0.97), known(0, "int8", 0.90), known(2, "int8", 0.96)];
-    let limits = Limits { config, queue_ms: 0.0, tail_factor: 1.0, accuracy };
+    let limits = Limits { config, queue_ms: 0.0, head_factor: 1.0, tail_factor: 1.0, accuracy };
     let found = plan(&costs(), &network(500.0), HostCost::default(), &limits);
     let why = |split, codec| found.find(&choice(split, codec)).unwrap().forbidden.clone();
     assert!(why(0, "int8").unwrap().contains("0.9000"));
@@ -98,7 +98,7 @@ proptest! {
     #[test]
     fn the_best_is_the_best(mbps in 0.01f64..1e4, queue_ms in 0.0f64..50.0, memory in 0u64..500) {
         let config = PlanConfig { edge_memory_bytes: Some(memory), ..PlanConfig::default() };
-        let limits = Limits { config, queue_ms, tail_factor: 1.0, accuracy: Vec::new() };
+        let limits = Limits { config, queue_ms, head_factor: 1.0, tail_factor: 1.0, accuracy: Vec::new() };
         let found = plan(&costs(), &network(mbps), HostCost::default(), &limits);
         let best = found.best().unwrap();
         for predicted in &found.all {

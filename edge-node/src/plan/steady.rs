@@ -94,6 +94,7 @@ mod tests {
         let limits = Limits {
             config: PlanConfig::default(),
             queue_ms: 0.0,
+            head_factor: 1.0,
             tail_factor: 1.0,
             accuracy: Vec::new(),
         };
