@@ -18,6 +18,9 @@ use cleave_shared::{
 use safetensors::{Dtype, tensor::TensorView};
 
 const STEPS: u64 = 50;
+/// Through 16 bits a sum whose last bit differs may be sent as its neighbour; in many steps training makes of that what
+/// it likes, in PyTorch against itself as well.
+const COARSE_STEPS: u64 = 8;
 const BATCH: usize = 16;
 const SEED: u64 = 11;
 
@@ -30,6 +33,7 @@ struct Case {
     schedule: Schedule,
     clip: Option<f64>,
     micro_batches: usize,
+    steps: u64,
     /// Of activations and of cut-layer gradients.
     codec: &'static str,
 }
@@ -60,6 +64,7 @@ fn cases() -> Vec<Case> {
         schedule: Schedule::default(),
         clip: None,
         micro_batches: 1,
+        steps: STEPS,
         codec: "f32",
     };
     let decayed = OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
@@ -69,6 +74,7 @@ fn cases() -> Vec<Case> {
     let adamw = OptimizerSpec::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay: 0.1 };
     let linear = Schedule { kind: Shape::Linear, warmup_steps: 0, floor: 0.0 };
     let cosine = Schedule { kind: Shape::Cosine, warmup_steps: 5, floor: 0.1 };
+    let coarse = |codec, case| Case { codec, steps: COARSE_STEPS, ..case };
     vec![
         Case {
             schedule: cosine,
@@ -81,8 +87,8 @@ fn cases() -> Vec<Case> {
             clip: Some(1.0),
             ..case("lenet-4-sgd-decay-linear-clip", &lenet, 4, entropy, &decayed)
         },
-        Case { codec: "f16", ..case("lenet-3-sgd-f16-link", &lenet, 3, entropy, &sgd) },
-        Case { codec: "bf16", ..case("lenet-1-sgd-bf16-link", &lenet, 1, entropy, &sgd) },
+        coarse("f16", case("lenet-3-sgd-f16-link", &lenet, 3, entropy, &sgd)),
+        coarse("bf16", case("lenet-1-sgd-bf16-link", &lenet, 1, entropy, &sgd)),
         Case {
             micro_batches: 16,
             ..case("mlp-1-adam-decay-micro", &mlp, 1, entropy, &adam_decayed)
@@ -115,7 +121,7 @@ fn train(case: &Case) -> Tensors {
     let indices = Split::new(dataset.len(), SEED).indices(Part::Train).to_vec();
     let plan = BatchPlan::new(indices, BATCH, SEED).unwrap();
     let (mut inputs, mut labels, mut losses) = (Vec::new(), Vec::new(), Vec::new());
-    for step in 1..=STEPS {
+    for step in 1..=case.steps {
         let Batch { inputs: input, labels: label } = gather(dataset.as_ref(), &plan.batch(step));
         inputs.extend(input[0].1.to_f32().unwrap());
         labels.extend(label.to_i64().unwrap());
@@ -135,14 +141,14 @@ fn train(case: &Case) -> Tensors {
             loss += f64::from(done.loss) * share;
         }
         let square = head.gradient_square() + tail.gradient_square();
-        let rate = case.optimizer.learning_rate() * case.schedule.factor(step, STEPS);
+        let rate = case.optimizer.learning_rate() * case.schedule.factor(step, case.steps);
         let update = Update { learning_rate: rate, scale: clip_scale(square, case.clip) };
         head.commit(&case.optimizer, update);
         tail.commit(&case.optimizer, update);
         losses.push(loss as f32);
     }
     put_weights("final", [&head, &tail], &mut tensors);
-    let steps = STEPS as usize;
+    let steps = case.steps as usize;
     let all = [
         ("step_inputs", HostTensor::from_f32(vec![steps, BATCH, 1, 8, 8], &inputs)),
         ("step_labels", HostTensor::from_i64(vec![steps, BATCH], &labels)),

@@ -21,11 +21,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 LOGITS, GRADIENT, LOSS, WEIGHTS = 1e-5, 1e-4, 1e-3, 1e-3
-# A bf16 has 8 bits: a sum whose last bit differs may be sent as its neighbour, 1/256 away.
-COARSE_LOSS = {"bf16": 10}
-# Neighbours, and ties in max pooling that they make or break, add up in the weights. PyTorch through an f16 link
-# differs from itself by 5.8e-3 if its sums are float64, and by 2.5e-2 through bf16; without a link by 1.8e-7.
-COARSE_WEIGHTS = {"f16": 6, "bf16": 10}
 
 
 def stages(model):
@@ -130,11 +125,9 @@ def run(folder):
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    coarse = COARSE_LOSS.get(case["codec"], 1)
-    worst["losses"] = check("losses", tensors["losses"], torch.tensor(losses), LOSS * coarse)
-    coarse = COARSE_WEIGHTS.get(case["codec"], 1)
+    worst["losses"] = check("losses", tensors["losses"], torch.tensor(losses), LOSS)
     worst["weights"] = max(
-        check(name, tensors[f"final/{name}"], p.detach(), WEIGHTS * coarse)
+        check(name, tensors[f"final/{name}"], p.detach(), WEIGHTS)
         for name, p in parameters(named)
     )
     shown = ", ".join(f"{what} {value:.1e}" for what, value in worst.items())

@@ -16,6 +16,9 @@ const DRIFT: f64 = 0.1;
 const CHANGE: f64 = 0.7;
 /// Nothing takes less than this, so that a logarithm can be taken.
 const LEAST_MS: f64 = 1e-3;
+/// How many smaller transfers a large one is not contradicted by, and how often two are fitted in turn.
+const RECENT: u8 = 3;
+const TURNS: usize = 8;
 /// A transfer tells the rate if at least this share of it is due to the rate.
 const TELLING: f64 = 0.3;
 
@@ -64,7 +67,7 @@ impl Estimate {
         let seen = self.up.as_usual(seen);
         let late = seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen);
         if late {
-            self.up.largest = 0;
+            (self.up.largest, self.up.recent) = (0, None);
         }
         late
     }
@@ -102,6 +105,8 @@ struct Way {
     now: Path,
     /// Bytes of the largest transfer since the last change.
     largest: u64,
+    /// A large transfer, and how many smaller ones may still follow it.
+    recent: Option<(Observation, u8)>,
     slower: f64,
     quicker: f64,
 }
@@ -110,7 +115,8 @@ impl Way {
     fn new(before: Curve, closed: bool) -> Self {
         let first = Path::of(&before);
         let largest = before.points().last().map_or(0, |(bytes, _)| bytes as u64);
-        Self { before, closed, first, now: first, largest, slower: 0.0, quicker: 0.0 }
+        let recent = None;
+        Self { before, closed, first, now: first, largest, recent, slower: 0.0, quicker: 0.0 }
     }
 
     /// The curve, by as much as the path has changed since.
@@ -143,17 +149,42 @@ impl Way {
         self.slower = (self.slower + surprise - DRIFT).max(0.0);
         self.quicker = (self.quicker - surprise - DRIFT).max(0.0);
         let (worse, better) = (self.slower > CHANGE, self.quicker > CHANGE);
+        let larger = self.recent.filter(|(large, _)| large.bytes > seen.bytes);
         if worse || better {
             (self.slower, self.quicker) = (0.0, 0.0);
-            self.largest = 0;
+        }
+        match larger {
+            Some((large, _)) if better => self.fit_both(seen, large),
+            _ if worse || better => self.change(seen, better),
+            _ => self.fit(seen, GAIN),
         }
         self.largest = self.largest.max(seen.bytes);
+        let still = larger.filter(|(_, follow)| *follow > 0 && !worse);
+        self.recent = Some(still.map_or((seen, RECENT), |(large, follow)| (large, follow - 1)));
+        worse || better
+    }
+
+    /// Moves so far towards what this transfer took.
+    fn fit(&mut self, seen: Observation, gain: f64) {
+        self.now.fit(seen.bytes, gain * (seen.ms / self.predict(seen.bytes)).ln());
+    }
+
+    /// What was believed is given up.
+    fn change(&mut self, seen: Observation, better: bool) {
+        self.largest = 0;
         if better && self.is_as_at_first(seen) {
             self.now.recover(self.first);
         }
-        let gain = if worse || better { 1.0 } else { GAIN };
-        self.now.fit(seen.bytes, gain * (seen.ms / self.predict(seen.bytes)).ln());
-        worse || better
+        self.fit(seen, 1.0);
+    }
+
+    /// A small transfer was quicker than predicted, just after a large one: it is the delay that was wrong, and a
+    /// higher rate would not have taken the large one as long.
+    fn fit_both(&mut self, small: Observation, large: Observation) {
+        for _ in 0..TURNS {
+            self.fit(small, 1.0);
+            self.fit(large, 1.0);
+        }
     }
 
     /// Whether a transfer that the rate matters to took no longer than at first. How much quicker the path
@@ -242,6 +273,23 @@ mod tests {
         is(&estimate, blocked);
         assert!(estimate.uplink(took(sight, 32_768)));
         is(&estimate, sight);
+    }
+
+    #[test]
+    fn a_small_transfer_does_not_contradict_a_large_one_just_before() {
+        let path = Path::cold(8.0, 18_750.0);
+        let points = (8..21).map(|n| (f64::from(1 << n), path.ms(1 << n))).collect();
+        let curve = Curve::through(points);
+        let mut estimate = Estimate::new(Network { up: curve.clone(), down: curve }, true);
+        let slow = Path::cold(30.0, 5_000.0);
+        for _ in 0..5 {
+            estimate.uplink(Observation::new(32_768, slow.ms(32_768)));
+        }
+        estimate.uplink(Observation::new(588_000, 60.0));
+        assert!(estimate.uplink(Observation::new(32_768, 7.0)));
+        let found = [588_000, 32_768].map(|bytes| estimate.network().up.ms(bytes));
+        assert!((50.0..70.0).contains(&found[0]), "{found:?}");
+        assert!((6.0..10.0).contains(&found[1]), "{found:?}");
     }
 
     proptest! {

@@ -185,8 +185,13 @@ fn on_maps(
 ) -> Result<Activation, ModelError> {
     let value = input.take(stage, name)?;
     let dims = value.dims();
-    let expected = || format!("{channels} channels, height and width divisible by {divisor}");
+    let expected =
+        || format!("{channels} channels, height and width divisible by {divisor}, none 0");
     let refuse = || shape_error(stage, expected(), &dims);
+    // burn's convolutions overflow on a map without a place.
+    if dims.contains(&0) {
+        return Err(refuse());
+    }
     let changed = match value {
         Value::R2(t) if t.dims()[1] == channels && divisor == 1 => {
             Value::R2(change(t.unsqueeze_dims(&[2, 3])).flatten::<2>(1, 3))
