@@ -21,7 +21,7 @@ def lenet():
     """As `edge-node inspect --model lenet` has it."""
     conv = lambda inputs, outputs: [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(
-        *conv(1, 16), *conv(16, 32), nn.Flatten(), nn.Linear(32 * 2 * 2, 64), nn.ReLU(), nn.Linear(64, 10)
+        *conv(1, 32), *conv(32, 64), nn.Flatten(), nn.Linear(64 * 2 * 2, 128), nn.ReLU(), nn.Linear(128, 10)
     )
 
 

@@ -26,7 +26,7 @@ const HOPES: [f64; 2] = [3.0, 10.0];
 /// taken for this part of what it is at most, until a transfer has ended.
 const PESSIMISM: f64 = 0.1;
 /// An answer that takes this many times as long as predicted is late, or this part of what the whole model takes
-/// here, if that is longer.
+/// here, if that is longer: less is no loss worth a switch.
 const LATE: f64 = 1.5;
 const LATE_OF_WHOLE: f64 = 0.25;
 /// Transfers of this many times as many bytes as were seen can be foretold.
@@ -90,7 +90,11 @@ impl Belief {
         let tail = self.limits.tail_factor * self.usual_tail_ms(split) + self.limits.queue_ms;
         let back = self.estimate.downlink_ms(self.grounds.costs.output_bytes);
         // All that is missing is laid to the uplink: it has the most bytes.
-        match self.estimate.overdue(Observation { bytes, ms: ms - tail - back, fresh }) {
+        let ms = ms - tail - back;
+        let whole =
+            self.grounds.costs.head_ms.last().map_or(0.0, |ms| ms * self.limits.head_factor);
+        let matters = ms > LATE_OF_WHOLE * whole;
+        match matters && self.estimate.overdue(Observation { bytes, ms, fresh }) {
             true => News::Late,
             false => News::None,
         }

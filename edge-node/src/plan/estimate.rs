@@ -65,10 +65,10 @@ impl Estimate {
     /// predicted, it is learned now.
     pub fn overdue(&mut self, seen: Observation) -> bool {
         let seen = self.up.as_usual(seen);
+        // Of a transfer that has not ended nothing is known to be so.
+        let known = (self.up.largest, self.up.recent);
         let late = seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen);
-        if late {
-            (self.up.largest, self.up.recent) = (0, None);
-        }
+        (self.up.largest, self.up.recent) = if late { (0, None) } else { known };
         late
     }
 
@@ -232,6 +232,11 @@ mod tests {
         assert!(!estimate.overdue(Observation::new(100_000, 150.0)));
         assert!(estimate.overdue(Observation::new(100_000, 400.0)));
         assert!(estimate.network().up.ms(100_000) > 350.0);
+        assert_eq!(estimate.largest_uplink(), 0);
+        estimate.overdue(Observation::new(100_000, 900.0));
+        assert_eq!(estimate.largest_uplink(), 0);
+        estimate.uplink(Observation::new(1_000, 20.0));
+        assert_eq!(estimate.largest_uplink(), 1_000);
     }
 
     #[test]
