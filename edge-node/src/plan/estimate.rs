@@ -66,9 +66,10 @@ impl Estimate {
     pub fn overdue(&mut self, seen: Observation) -> bool {
         let seen = self.up.as_usual(seen);
         // Of a transfer that has not ended nothing is known to be so.
-        let known = (self.up.largest, self.up.recent);
+        let known = (self.up.largest, self.up.recent, self.up.late);
         let late = seen.ms > 2.0 * self.up.predict(seen.bytes) && self.up.observe(seen);
-        (self.up.largest, self.up.recent) = if late { (0, None) } else { known };
+        let nothing = (0, None, Some(seen.bytes));
+        (self.up.largest, self.up.recent, self.up.late) = if late { nothing } else { known };
         late
     }
 
@@ -107,6 +108,9 @@ struct Way {
     largest: u64,
     /// A large transfer, and how many smaller ones may still follow it.
     recent: Option<(Observation, u8)>,
+    /// Bytes of a transfer that was late before it had ended: a part of it crossed before the link changed, so its time
+    /// is of neither.
+    late: Option<u64>,
     slower: f64,
     quicker: f64,
 }
@@ -115,8 +119,9 @@ impl Way {
     fn new(before: Curve, closed: bool) -> Self {
         let first = Path::of(&before);
         let largest = before.points().last().map_or(0, |(bytes, _)| bytes as u64);
-        let recent = None;
-        Self { before, closed, first, now: first, largest, recent, slower: 0.0, quicker: 0.0 }
+        let (recent, late) = (None, None);
+        let (slower, quicker) = (0.0, 0.0);
+        Self { before, closed, first, now: first, largest, recent, late, slower, quicker }
     }
 
     /// The curve, by as much as the path has changed since.
@@ -157,6 +162,10 @@ impl Way {
             Some((large, _)) if better => self.fit_both(seen, large),
             _ if worse || better => self.change(seen, better),
             _ => self.fit(seen, GAIN),
+        }
+        if self.late == Some(seen.bytes) {
+            self.late = None;
+            return worse || better;
         }
         self.largest = self.largest.max(seen.bytes);
         let still = larger.filter(|(_, follow)| *follow > 0 && !worse);
@@ -234,6 +243,8 @@ mod tests {
         assert!(estimate.network().up.ms(100_000) > 350.0);
         assert_eq!(estimate.largest_uplink(), 0);
         estimate.overdue(Observation::new(100_000, 900.0));
+        assert_eq!(estimate.largest_uplink(), 0);
+        estimate.uplink(Observation::new(100_000, 950.0));
         assert_eq!(estimate.largest_uplink(), 0);
         estimate.uplink(Observation::new(1_000, 20.0));
         assert_eq!(estimate.largest_uplink(), 1_000);
