@@ -31,7 +31,6 @@ pub struct Profiler {
     library: Arc<Library>,
     spec: ModelSpec,
     format: WeightFormat,
-    threads: usize,
     pool: ComputePool,
     /// By sizes and codecs: times depend on the machine and on these, not on whose weights they are.
     kept: Kept<(Request, Vec<String>), String>,
@@ -45,8 +44,8 @@ impl Profiler {
         pool: ComputePool,
     ) -> Self {
         let (spec, format) = (config.model.clone(), config.quantize.weights);
-        let (threads, kept) = (config.cloud.threads, Kept::new(MOST_KEPT));
-        Self { handshake, library, spec, format, threads, pool, kept }
+        let kept = Kept::new(MOST_KEPT);
+        Self { handshake, library, spec, format, pool, kept }
     }
 
     pub async fn run(&self, asked: v1::ProfileRequest) -> Result<v1::ProfileReply, Status> {
@@ -69,12 +68,12 @@ impl Profiler {
     async fn measure(&self, request: Request, codecs: &[String]) -> Result<String, Status> {
         let codecs = codecs.iter().map(|name| self.handshake.codec(name));
         let codecs = codecs.collect::<Result<Vec<_>, Status>>()?;
-        let (spec, format, threads) = (self.spec.clone(), self.format, self.threads);
+        let (spec, format) = (self.spec.clone(), self.format);
         let library = self.library.clone();
         let job = move || -> Result<ComputeProfile, Status> {
             let (stages, weights) = (spec.stage_names(), library.initial(0));
             let mut source = library.source(&weights, &stages).map_err(library_status)?;
-            measure(&spec, format, request, &codecs, threads, source.as_mut()).map_err(model_status)
+            measure(&spec, format, request, &codecs, source.as_mut()).map_err(model_status)
         };
         let profile = self.pool.run_patiently(job).await.map_err(compute_status)??;
         Ok(serde_json::to_string(&profile).expect("plain data"))

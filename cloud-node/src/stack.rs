@@ -102,7 +102,7 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
     let store = Arc::new(config.runs.open("cloud")?);
     let handshake = Arc::new(Handshake::new(config, store.clone()));
     let library = Arc::new(config.library(store)?);
-    let pool = ComputePool::new(config.cloud.threads, config.cloud.queue);
+    let pool = ComputePool::new(config.cloud.threads, config.cloud.queue, config.cloud.machine());
     let (spec, format) = (config.model.clone(), config.quantize.weights);
     let tails = Arc::new(Tails::new(spec, format, library.clone(), config.cloud.max_tails));
     let inference = Arc::new(Inference {

@@ -49,7 +49,7 @@ impl SplitModel {
         let link = Link::new(config.link_profile(), config.link.seed);
         Ok(Self {
             head: Arc::new(head.map_err(|e| format!("{weights}: {e}"))?),
-            pool: ComputePool::slowed(1, QUEUE, config.edge.compute_scale),
+            pool: ComputePool::new(1, QUEUE, config.edge.machine()),
             cloud: stack::client(config, &link)?,
             agreement: config.agreement(split, &weights.to_string()),
             codec: config.activation_codec(),

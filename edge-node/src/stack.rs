@@ -88,8 +88,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
 
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = client(&config, &link)?;
-    let pool =
-        ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let pool = ComputePool::new(config.edge.threads, config.edge.queue, config.edge.machine());
     let deployer = Deployer::new(&config, client.clone())?;
     let (deployed, current) = watch::channel(None);
     let seen = Arc::new(Seen::default());

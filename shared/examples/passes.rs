@@ -34,6 +34,8 @@ fn main() -> Outcome<()> {
     };
     let spec = ModelSpec::builtin(model).ok_or(format!("{model} is no built-in model"))?;
     let input = sample_input(&spec, batch.parse()?, length.parse()?);
+    // As a compute thread of a node: with helpers for each operation, on all cores.
+    let _helpers = rayon::ThreadPoolBuilder::new().use_current_thread().build()?;
     match work.as_str() {
         "forward" => forward(&spec, &input),
         "step" => step(&spec, &input),

@@ -135,7 +135,11 @@ impl Belief {
             return News::None;
         }
         *factor += GAIN * (ms / usual - *factor);
-        News::Some
+        // Where calls are made they bring the news, of the link as well.
+        match self.steady.current().codec {
+            Some(_) => News::None,
+            None => News::Some,
+        }
     }
 
     /// Whether a request has the size of those that are planned for.

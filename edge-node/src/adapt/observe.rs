@@ -54,39 +54,26 @@ where
     fn call(&mut self, call: InferCall) -> Self::Future {
         let split = call.agreement.split_point as usize;
         let uplink_bytes: u64 = call.activation.iter().map(|t| t.data.len() as u64).sum();
-        let (seen, output_bytes) = (self.seen.clone(), call.output_bytes as u64);
-        let (id, fresh) = seen.begun(split, uplink_bytes);
-        let watched = Watched { id, seen, outcome: None };
+        let (id, fresh) = self.seen.begun(split, uplink_bytes);
+        let output_bytes = call.output_bytes as u64;
+        let watched = Watched { id, seen: self.seen.clone(), outcome: None };
+        let answered = move |InferAnswer { reply, uplink_ms, downlink_ms }: &InferAnswer| Call {
+            split,
+            uplink_bytes,
+            fresh,
+            uplink_ms: *uplink_ms,
+            downlink_bytes: reply.output.iter().map(|t| t.data.len() as u64).sum(),
+            downlink_ms: *downlink_ms,
+            output_bytes,
+            tail_ms: reply.tail_ms,
+            queue_ms: reply.queue_ms,
+        };
         let answer = self.inner.call(call);
         Box::pin(async move {
             let answer = answer.await;
-            watched.ended(match &answer {
-                Ok(answer) => Event::Answered(Call {
-                    uplink_bytes,
-                    fresh,
-                    output_bytes,
-                    ..seen_of(split, answer)
-                }),
-                Err(_) => Event::Failed,
-            });
+            watched.ended(answer.as_ref().map_or(Event::Failed, |a| Event::Answered(answered(a))));
             answer
         })
-    }
-}
-
-/// As far as the answer tells.
-fn seen_of(split: usize, answer: &InferAnswer) -> Call {
-    let InferAnswer { reply, uplink_ms, downlink_ms } = answer;
-    Call {
-        split,
-        uplink_bytes: 0,
-        fresh: false,
-        output_bytes: 0,
-        uplink_ms: *uplink_ms,
-        downlink_bytes: reply.output.iter().map(|t| t.data.len() as u64).sum(),
-        downlink_ms: *downlink_ms,
-        tail_ms: reply.tail_ms,
-        queue_ms: reply.queue_ms,
     }
 }
 

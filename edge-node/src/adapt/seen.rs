@@ -9,7 +9,7 @@ use std::{
 use cleave_shared::config::WINDOW_CLOSES;
 use tokio::sync::Notify;
 
-/// Events that are kept; older ones are of no use.
+/// Events of either kind that are kept; older ones are of no use.
 const MOST: usize = 256;
 
 /// One call that has ended, or what the edge did itself.
@@ -70,7 +70,10 @@ pub struct Seen {
 
 #[derive(Default)]
 struct Inner {
+    /// What came of calls.
     events: VecDeque<Event>,
+    /// What heads took: apart, so that they push no call out.
+    heads: VecDeque<Event>,
     under_way: HashMap<u64, Begun>,
     next: u64,
     last: Option<Instant>,
@@ -78,13 +81,12 @@ struct Inner {
     quiet: Option<Instant>,
 }
 
-impl Inner {
-    fn push(&mut self, event: Event) {
-        if self.events.len() >= MOST {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
+/// As the newest of not too many.
+fn keep(events: &mut VecDeque<Event>, event: Event) {
+    if events.len() >= MOST {
+        events.pop_front();
     }
+    events.push_back(event);
 }
 
 #[derive(Clone, Copy)]
@@ -123,20 +125,21 @@ impl Seen {
         inner.quiet = Some(Instant::now());
         let left = inner.under_way.remove(&id).map(|begun| Event::Left(begun.under_way()));
         let Some(event) = outcome.or(left) else { return };
-        inner.push(event);
+        keep(&mut inner.events, event);
         drop(inner);
         self.news.notify_one();
     }
 
     /// The head of a request was run.
     pub fn computed(&self, run: HeadRun) {
-        self.lock().push(Event::Computed(run));
+        keep(&mut self.lock().heads, Event::Computed(run));
         self.news.notify_one();
     }
 
     /// What came since the last time.
     pub fn take(&self) -> Vec<Event> {
-        self.lock().events.drain(..).collect()
+        let Inner { events, heads, .. } = &mut *self.lock();
+        heads.drain(..).chain(events.drain(..)).collect()
     }
 
     /// The call that has been under way for the longest time.
@@ -181,6 +184,12 @@ mod tests {
         for _ in 0..2 * MOST {
             seen.ended(seen.begun(0, 1).0, Some(Event::Failed));
         }
-        assert_eq!(seen.take().len(), MOST);
+        let run = HeadRun { split: 1, ms: 1.0, output_bytes: 40 };
+        for _ in 0..2 * MOST {
+            seen.computed(run);
+        }
+        let kept = seen.take();
+        assert_eq!(kept[..MOST], [Event::Computed(run); MOST]);
+        assert_eq!(kept[MOST..], [Event::Failed; MOST]);
     }
 }

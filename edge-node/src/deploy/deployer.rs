@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
-    compute::ComputePool,
+    compute::{ComputePool, Machine},
     config::Config,
     data::Normalisation,
     model::{Exit, Segment, StageShelf},
@@ -65,7 +65,7 @@ impl Deployer {
         let shelf = StageShelf::new(config.model.clone(), config.quantize.weights);
         let (library, shelf) = (Arc::new(library), Arc::new(shelf));
         // Requests that are being answered do not wait for layers that are loaded.
-        let pool = ComputePool::new(1, LOADS);
+        let pool = ComputePool::new(1, LOADS, Machine::new(1));
         Ok(Self { config: config.clone(), library, shelf, pool, cloud })
     }
 

@@ -35,8 +35,7 @@ pub struct Report {
 pub async fn generate(config: &Config, request: Generation) -> Result<Report, String> {
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = stack::client(config, &link)?;
-    let pool =
-        ComputePool::slowed(config.edge.threads, config.edge.queue, config.edge.compute_scale);
+    let pool = ComputePool::new(config.edge.threads, config.edge.queue, config.edge.machine());
     let deployer = Deployer::new(config, client.clone())?;
     let deployment = deployer.deploy(deployer.target(config)?).await?;
     let split_point = deployment.target.split;

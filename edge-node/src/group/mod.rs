@@ -78,7 +78,7 @@ pub async fn train(
         initial: library.initial(config.seed),
         validation: split.indices(Part::Validation).to_vec(),
         feed,
-        pool: ComputePool::slowed(config.edge.threads, QUEUE, config.edge.compute_scale),
+        pool: ComputePool::new(config.edge.threads, QUEUE, config.edge.machine()),
         lines: Lines::open(&dir.path, options.edge)?,
     });
     let cell = Cell::new(Scheduler::default());

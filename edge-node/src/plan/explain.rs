@@ -198,7 +198,7 @@ impl Trial {
         let link = Link::new(config.link_profile(), config.link.seed);
         let client = stack::client(config, &link)?;
         let edge = &config.edge;
-        let pool = ComputePool::slowed(edge.threads, edge.queue, edge.compute_scale);
+        let pool = ComputePool::new(edge.threads, edge.queue, edge.machine());
         let deployer = Deployer::new(config, client.clone())?;
         let (deployed, current) = watch::channel(None);
         let cloud = stack::cloud_call(config, client, Arc::default());

@@ -73,7 +73,7 @@ impl Measured {
         let Request { batch, length, .. } = of;
         let hash = &spec_hash[..12.min(spec_hash.len())];
         let training = if of.training { "-training" } else { "" };
-        let name = format!("{hash}-{device}-{threads}t-b{batch}-l{length}{training}.json");
+        let name = format!("{hash}-{device}-{threads}k-b{batch}-l{length}{training}.json");
         runs.join("profiles").join(name)
     }
 

@@ -10,6 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use cleave_shared::{
     checkpoint::Library,
     codec,
+    compute::{ComputePool, Machine},
     config::Config,
     link::{Link, Profile},
     profile::{ComputeProfile, Request, device_name, measure, sample_input},
@@ -92,16 +93,17 @@ pub fn choosable(config: &Config) -> Vec<String> {
 /// Where this model's times on this machine are.
 fn path(config: &Config, request: Request) -> PathBuf {
     let (runs, device) = (&config.runs.dir, device_name());
-    Measured::path(runs, &config.model.hash(), &device, config.edge.threads, request)
+    Measured::path(runs, &config.model.hash(), &device, config.edge.machine().kernels(), request)
 }
 
-/// This machine, on a thread of its own.
+/// This machine, on threads of its own.
 async fn here(
     config: &Config,
     request: Request,
     codecs: &[String],
     library: &Arc<Library>,
 ) -> Result<ComputeProfile, String> {
+    let kernel_threads = config.edge.kernel_threads;
     let (config, codecs, library) = (config.clone(), codecs.to_vec(), library.clone());
     let work = move || {
         let codecs = codecs.iter().map(|name| codec::by_name(name));
@@ -110,11 +112,10 @@ async fn here(
         let weights = library.initial(config.seed);
         let mut source =
             library.source(&weights, &spec.stage_names()).map_err(|e| e.to_string())?;
-        measure(spec, format, request, &codecs, config.edge.threads, source.as_mut())
-            .map_err(|e| e.to_string())
+        measure(spec, format, request, &codecs, source.as_mut()).map_err(|e| e.to_string())
     };
-    let outcome = tokio::task::spawn_blocking(work).await;
-    outcome.map_err(|e| format!("measuring failed: {e}"))?
+    let pool = ComputePool::new(1, 1, Machine::new(kernel_threads));
+    pool.run(work).await.map_err(|e| format!("measuring failed: {e}"))?
 }
 
 /// Bytes of the answer to a request of this size.

@@ -94,7 +94,7 @@ impl Head {
             shields,
             activation_codec: config.activation_codec(),
             gradient_codec: config.gradient_codec(),
-            pool: ComputePool::slowed(1, QUEUE, config.edge.compute_scale),
+            pool: ComputePool::new(1, QUEUE, config.edge.machine()),
             own: None,
             live: 0,
         };

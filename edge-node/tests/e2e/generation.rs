@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cleave_shared::{
     codec::F32,
-    compute::ComputePool,
+    compute::{ComputePool, Machine},
     generate::{Sampler, Sequence, Tail},
     link::Link,
     model::{SeededWeights, Segment},
@@ -122,7 +122,7 @@ async fn generator(nodes: &Nodes) -> SplitGenerator {
     let config = nodes.config();
     let link = Link::new(config.link_profile(), 1);
     let client = CloudClient::new(stack::channel(&config, &link).unwrap(), &config.edge.cloud);
-    let pool = ComputePool::new(1, 16);
+    let pool = ComputePool::new(1, 16, Machine::new(1));
     let deployer = Deployer::new(&config, client.clone()).unwrap();
     let target = deployer.target(&config).unwrap();
     let deployment = deployer.deploy(target).await.unwrap();

@@ -3,6 +3,9 @@
 //! A pool has a bounded queue. When it is full, [`ComputePool::run`] refuses a job at once: the caller
 //! turns that into `RESOURCE_EXHAUSTED`, and latency stays bounded under overload. A job that must not
 //! be lost, such as a training step that holds its weights, waits for room: [`ComputePool::run_patiently`].
+//!
+//! A large tensor operation is itself shared among cores. Each thread of a pool has helpers of its own for that
+//! ([`Machine::kernel_threads`]), so that no request waits while a thread that it needs does another's work.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -27,6 +30,31 @@ pub enum ComputeError {
     Panicked(String),
 }
 
+/// How the threads of a pool compute.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Machine {
+    /// Threads that share one tensor operation, this one among them; 0: as many as there are cores.
+    pub kernel_threads: usize,
+    /// How many times slower than this machine: a slower device, emulated. A thread that has done a job waits
+    /// for as long as that device would still compute, and only then gives the result.
+    pub scale: f64,
+}
+
+impl Machine {
+    /// As fast as it is.
+    pub fn new(kernel_threads: usize) -> Self {
+        Self { kernel_threads, scale: 1.0 }
+    }
+
+    /// [`Machine::kernel_threads`], counted.
+    pub fn kernels(&self) -> usize {
+        match self.kernel_threads {
+            0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
+            some => some,
+        }
+    }
+}
+
 /// A fixed number of threads behind one bounded queue; cheap to clone.
 #[derive(Clone)]
 pub struct ComputePool {
@@ -34,18 +62,12 @@ pub struct ComputePool {
     /// One permit for each job that runs or waits; it bounds the channel.
     room: Arc<Semaphore>,
     queue: usize,
-    scale: f64,
+    machine: Machine,
 }
 
 impl ComputePool {
     /// `threads` workers, and at most `queue` jobs waiting for them.
-    pub fn new(threads: usize, queue: usize) -> Self {
-        Self::slowed(threads, queue, 1.0)
-    }
-
-    /// The same on a device that is `scale` times slower, emulated: a thread that has done a job waits
-    /// for as long as that device would still compute, and only then gives the result.
-    pub fn slowed(threads: usize, queue: usize, scale: f64) -> Self {
+    pub fn new(threads: usize, queue: usize, machine: Machine) -> Self {
         let threads = threads.max(1);
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
@@ -53,15 +75,18 @@ impl ComputePool {
             let waiting = waiting.clone();
             thread::Builder::new()
                 .name(format!("compute-{i}"))
-                .spawn(move || work(&waiting))
+                .spawn(move || {
+                    let _helpers = helpers(machine.kernels());
+                    work(&waiting);
+                })
                 .expect("the system can start a thread");
         }
-        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue, scale }
+        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue, machine }
     }
 
     /// How many times slower than this machine the emulated device is.
     pub fn scale(&self) -> f64 {
-        self.scale
+        self.machine.scale
     }
 
     /// Runs `job` on a compute thread and awaits its result without blocking the runtime; refuses
@@ -93,7 +118,7 @@ impl ComputePool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         let (reply, result) = oneshot::channel();
-        let scale = self.scale;
+        let scale = self.machine.scale;
         let job: Job = Box::new(move || {
             let begin = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(job));
@@ -111,6 +136,14 @@ impl ComputePool {
             Err(_) => Err(ComputeError::Panicked("the worker ended".into())),
         }
     }
+}
+
+/// Makes this thread one of so many that share what it computes, until the thread ends. If there is no room for
+/// more threads, operations are shared among all of the process.
+fn helpers(kernels: usize) -> Option<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(kernels).use_current_thread();
+    let pool = pool.thread_name(|i| format!("kernel-{i}")).build();
+    pool.inspect_err(|error| tracing::warn!("no helpers for tensor operations: {error}")).ok()
 }
 
 fn work(waiting: &Mutex<Receiver<Job>>) {
@@ -137,15 +170,24 @@ mod tests {
         let took = async |scale| {
             let begin = Instant::now();
             let work = || thread::sleep(std::time::Duration::from_millis(5));
-            ComputePool::slowed(1, 1, scale).run(work).await.unwrap();
+            ComputePool::new(1, 1, Machine { kernel_threads: 1, scale }).run(work).await.unwrap();
             begin.elapsed().as_secs_f64()
         };
         assert!(took(20.0).await >= 0.1);
     }
 
     #[tokio::test]
+    async fn a_job_has_helpers_of_its_own() {
+        let pool = ComputePool::new(2, 1, Machine::new(3));
+        assert_eq!(pool.run(rayon::current_num_threads).await, Ok(3));
+        let index = pool.run(rayon::current_thread_index).await;
+        assert_eq!(index, Ok(Some(0)), "the thread that runs the job is one of them");
+        assert!(Machine::new(0).kernels() >= 1);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_refuses_and_a_panic_is_an_error() {
-        let pool = ComputePool::new(1, 1);
+        let pool = ComputePool::new(1, 1, Machine::new(1));
         assert_eq!(pool.run(|| 2 + 2).await, Ok(4));
         let panicked = pool.run(|| -> u8 { panic!("boom") }).await;
         assert_eq!(panicked, Err(ComputeError::Panicked("boom".into())));

@@ -50,6 +50,7 @@ impl Config {
     fn check_cloud(&self) -> Result<(), Refusal> {
         let cloud = &self.cloud;
         range("cloud.threads", cloud.threads as u64, 1..=1024)?;
+        range("cloud.kernel_threads", cloud.kernel_threads as u64, 0..=1024)?;
         range("cloud.queue", cloud.queue as u64, 1..=1_000_000)?;
         let most = 1 << 40;
         range("cloud.max_activation_bytes", cloud.max_activation_bytes as u64, 1024..=most)?;
@@ -76,6 +77,7 @@ impl Config {
         range("edge.max_batch", edge.max_batch as u64, 1..=1 << 24)?;
         range("edge.max_tokens", edge.max_tokens as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
+        range("edge.kernel_threads", edge.kernel_threads as u64, 0..=1024)?;
         range("edge.compute_scale", edge.compute_scale, 1.0..=1000.0)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;

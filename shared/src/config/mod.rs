@@ -25,6 +25,7 @@ pub use self::{
 use crate::{
     checkpoint::{Library, RunStore},
     codec::{self, F32, LearnedName, SharedCodec},
+    compute::Machine,
     data::DataSpec,
     link::Profile,
     model::{LenetSpec, ModelSpec, WeightFormat, named},
@@ -116,6 +117,8 @@ pub struct CloudConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Threads that compute tails.
     pub threads: usize,
+    /// Threads that share one tensor operation of each of them; 0: as many as there are cores.
+    pub kernel_threads: usize,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
     /// Largest activation, all its tensors together, bytes.
@@ -147,6 +150,8 @@ pub struct EdgeConfig {
     pub max_tokens: usize,
     /// Threads that compute heads.
     pub threads: usize,
+    /// Threads that share one tensor operation of each of them; 0: as many as there are cores.
+    pub kernel_threads: usize,
     /// How many times slower than this machine the edge computes: a slower device, emulated by waiting.
     pub compute_scale: f64,
     /// Requests that may wait for them; more are refused.
@@ -282,12 +287,27 @@ fn default_profile() -> Profile {
     Profile::builtin(DEFAULT_PROFILE).expect("comes with Cleave")
 }
 
+impl CloudConfig {
+    /// How it computes.
+    pub fn machine(&self) -> Machine {
+        Machine::new(self.kernel_threads)
+    }
+}
+
+impl EdgeConfig {
+    /// How it computes: as the device that it stands for.
+    pub fn machine(&self) -> Machine {
+        Machine { kernel_threads: self.kernel_threads, scale: self.compute_scale }
+    }
+}
+
 impl Default for CloudConfig {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 50051).into(),
             metrics_listen: None,
             threads: 2,
+            kernel_threads: 0,
             queue: 256,
             max_activation_bytes: 512 << 20,
             max_tails: 8,
@@ -309,6 +329,7 @@ impl Default for EdgeConfig {
             max_batch: 1024,
             max_tokens: 4096,
             threads: 2,
+            kernel_threads: 0,
             compute_scale: 1.0,
             queue: 256,
             max_sessions: 64,

@@ -33,13 +33,12 @@ pub struct Request {
 }
 
 /// Times all stages in `format`. A pass runs from the first stage to the last, as requests do, so that a
-/// stage finds in the caches what it will find there when it serves.
+/// stage finds in the caches what it will find there when it serves. To be called on a thread that computes.
 pub fn measure(
     spec: &ModelSpec,
     format: WeightFormat,
     request: Request,
     codecs: &[SharedCodec],
-    threads: usize,
     weights: &mut dyn Weights,
 ) -> Result<ComputeProfile, ModelError> {
     let input = sample_input(spec, request.batch, request.length);
@@ -70,7 +69,12 @@ pub fn measure(
         forward: Spread::of(times),
         training,
     });
-    Ok(ComputeProfile { device: device_name(), threads, stages: stages.collect(), cuts })
+    Ok(ComputeProfile {
+        device: device_name(),
+        threads: rayon::current_num_threads(),
+        stages: stages.collect(),
+        cuts,
+    })
 }
 
 /// Stage by stage: a stage's backward pass begins at a gradient of its output, wherever the cut is.
@@ -132,7 +136,7 @@ mod tests {
         let mut weights = SeededWeights(7);
         let codecs = ["f32", "int8"].map(|name| codec::by_name(name).unwrap());
         let format = WeightFormat::Full;
-        let found = measure(&spec, format, request, &codecs, 2, &mut weights).unwrap();
+        let found = measure(&spec, format, request, &codecs, &mut weights).unwrap();
         let names: Vec<&str> = found.stages.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["conv1", "pool1", "conv2", "pool2", "fc1", "fc2"]);
         for stage in &found.stages {
@@ -156,7 +160,7 @@ mod tests {
         let spec = ModelSpec::builtin("lstm").unwrap();
         let request = Request { batch: 2, length: 5, rounds: 1, training: true };
         let mut weights = SeededWeights(7);
-        let found = measure(&spec, WeightFormat::Full, request, &[], 1, &mut weights).unwrap();
+        let found = measure(&spec, WeightFormat::Full, request, &[], &mut weights).unwrap();
         assert_eq!(found.stages.len(), spec.stage_count());
     }
 }

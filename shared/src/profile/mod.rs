@@ -23,7 +23,7 @@ pub use self::{
 pub struct ComputeProfile {
     /// The processor, as the system names it.
     pub device: String,
-    /// Compute threads of the node; one request runs on one.
+    /// Threads that share each operation of a request.
     pub threads: usize,
     pub stages: Vec<StageTime>,
     /// For each split point before the last, 0 first: what each codec does with what crosses there.
