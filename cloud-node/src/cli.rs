@@ -51,6 +51,9 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, config: Config) -> Result<(), String> {
     match command {
         Command::Serve => crate::serve(config).await,
-        Command::Health => health::check(config.cloud.listen).await,
+        Command::Health => match config.security.files() {
+            Some(files) => health::check_secure(config.cloud.listen, files).await,
+            None => health::check(config.cloud.listen).await,
+        },
     }
 }

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, routing::get};
 use cleave_shared::{
     compute::ComputePool,
-    config::Config,
+    config::{Config, Plaintext, SecurityConfig},
     listen::listen,
+    security::{self, Admission, AdmitLayer, Listener, QuotaLayer, ServerTls, Tokens},
     shutdown, telemetry,
     wire::{
         self,
@@ -14,7 +15,7 @@ use cleave_shared::{
     },
 };
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 use crate::{
     clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference,
@@ -35,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), String> {
+    let tls = identity(&config)?;
+    let admission = admission(&config.security)?;
     if let Some(address) = config.cloud.metrics_listen {
         // Before anything is counted: what was set earlier would be lost.
         telemetry::metrics::init();
@@ -44,7 +47,8 @@ pub async fn serve(config: Config) -> Result<(), String> {
     let (service, groups) = services(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mutual_tls = tls.is_some();
+    let incoming = Listener::new(listener, tls);
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SplitServiceServer<Split>>().await;
@@ -55,6 +59,10 @@ pub async fn serve(config: Config) -> Result<(), String> {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
+        // Who is not known gets no further.
+        .layer(AdmitLayer::new(admission))
+        // Nor does one that asks for more than its share.
+        .layer(QuotaLayer::new(config.security.quota.limits()))
         // One connection cannot take the whole node: further calls on it wait their turn.
         .concurrency_limit_per_connection(config.cloud.queue)
         .add_service(health_service)
@@ -64,7 +72,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         .add_service(SplitServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(GroupServiceServer::new(groups).max_decoding_message_size(MAX_MESSAGE_BYTES));
 
-    tracing::info!(%address, model = config.model.family_name(), "cloud node serves");
+    tracing::info!(%address, mutual_tls, model = config.model.family_name(), "cloud node serves");
     let drained = async {
         shutdown::requested().await;
         health.set_not_serving::<SplitServiceServer<Split>>().await;
@@ -84,6 +92,21 @@ pub async fn serve(config: Config) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// How the socket is encrypted; none where that is not asked for.
+fn identity(config: &Config) -> Result<Option<Arc<ServerTls>>, String> {
+    let files = config.security.files();
+    let (address, allowed) = (config.cloud.listen, config.security.allows(Plaintext::Link));
+    security::check_listen("cloud.listen", address, files.is_some(), allowed, "link")?;
+    let tls = files.map(security::server).transpose().map_err(|e| format!("[security] {e}"))?;
+    Ok(tls.map(Arc::new))
+}
+
+fn admission(config: &SecurityConfig) -> Result<Admission, String> {
+    let tokens = config.tokens.clone().map(Tokens::read).transpose();
+    let tokens = tokens.map_err(|e| format!("security.tokens: {e}"))?;
+    Ok(Admission { edges: config.edges.clone(), tokens })
 }
 
 /// `GET /metrics`, for the life of the process.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bottleneck;
+mod certs;
 mod exits;
 mod generate;
 mod link;
@@ -23,6 +24,7 @@ use cleave_shared::{
 use self::{
     audit::AuditArgs,
     bottleneck::BottleneckCommand,
+    certs::CertsArgs,
     exits::ExitsCommand,
     generate::GenerateArgs,
     link::{LinkArgs, TraceArgs},
@@ -60,6 +62,8 @@ enum Command {
     Link(LinkArgs),
     /// Makes a trace of a mobile network's rates over time
     Trace(TraceArgs),
+    /// Makes a development CA, and certificates with which both nodes know each other
+    Certs(CertsArgs),
 }
 
 /// Commands that read the configuration.
@@ -134,6 +138,7 @@ pub fn main() -> ExitCode {
             return ended(link::link(args));
         }
         Command::Trace(args) => return ended(link::trace(&args)),
+        Command::Certs(args) => return ended(certs::certs(args)),
         Command::Inspect { list: true, .. } => {
             println!("{}", ModelSpec::BUILTIN.join("\n"));
             return ExitCode::SUCCESS;

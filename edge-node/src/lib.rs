@@ -18,6 +18,7 @@
 pub mod adapt;
 pub mod audit;
 pub mod bottleneck;
+mod certs;
 mod chosen;
 pub mod cli;
 pub mod cloud;

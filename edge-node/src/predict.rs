@@ -194,6 +194,7 @@ impl Predictor for SplitPredictor {
         match future::select(with_cloud, here).await {
             Either::Left((Err(InferError::Unavailable(why) | InferError::Deadline(why)), here)) => {
                 tracing::debug!("answered by the whole model here: {why}");
+                metrics::counter!("cleave_fallbacks_total").increment(1);
                 failed.notify_one();
                 here.await
             }

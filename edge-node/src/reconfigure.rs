@@ -14,7 +14,7 @@ use std::{
 };
 
 use cleave_shared::{
-    config::{Config, ConfigArgs},
+    config::{Config, ConfigArgs, Fallback},
     link::Link,
 };
 use notify::{RecursiveMode, Watcher};
@@ -80,6 +80,7 @@ impl Reconfigurer {
             }
             tokio::select! {
                 _ = changes.recv() => {}
+                () = self.ready.deployer().lost() => self.unbind(),
                 Ok(()) = self.plans.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
@@ -156,6 +157,13 @@ impl Reconfigurer {
             .into())
     }
 
+    /// Another cloud has taken over: what is deployed is agreed with it anew.
+    fn unbind(&self) {
+        if let Some(deployed) = self.outlets.deployed.borrow().as_ref() {
+            deployed.bound.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// What to deploy, and what may be deployed soon.
     fn targets(&self) -> Result<(Target, Vec<Target>), String> {
         let own = self.ready.deployer().target(&self.config)?;
@@ -163,7 +171,9 @@ impl Reconfigurer {
         let Some(Planned { choice, likely }) =
             planned.filter(|_| self.config.split_point.is_auto())
         else {
-            return Ok((own, Vec::new()));
+            let whole = Target { split: self.config.model.stage_count(), ..own.clone() };
+            let spare = self.config.edge.fallback == Fallback::Whole && own != whole;
+            return Ok((own, if spare { vec![whole] } else { Vec::new() }));
         };
         let target = |choice: Choice| {
             let codec = choice.codec.unwrap_or_else(|| own.codec.clone());

@@ -4,19 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use cleave_shared::{
     compute::ComputePool,
-    config::{Config, ConfigArgs},
+    config::{Config, ConfigArgs, Plaintext},
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
     model::Port,
+    security::{self, Credentials, TlsLayer},
     shutdown, telemetry, wire,
 };
+use http::Uri;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     adapt::{Adapter, ObserveLayer, Seen},
-    cloud::{CloudClient, InferAnswer, InferCall},
+    cloud::{Again, BreakerLayer, CloudClient, FailoverLayer, InferAnswer, InferCall},
     deploy::Deployer,
     generate::SplitGenerator,
     ports,
@@ -31,42 +33,79 @@ pub const MAX_MESSAGE_BYTES: usize = wire::CHUNK_BYTES + (1 << 20);
 /// As in the cloud: more than the fastest profile has in flight.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// A cloud that is not there is reported within this, even where packets vanish.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A cloud that is silent for the sum of these while it is asked is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where another cloud can take over, silence may last for these parts of a request's deadline, so that it is answered
+/// in time.
+const SILENCE: u64 = 4;
+/// The cloud leaves a request this much later than the edge does.
+const GRACE: Duration = Duration::from_millis(100);
 /// How long requests in flight may take once the node was asked to end.
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// The call that runs a tail, with its layers.
 pub type CloudCall = BoxCloneSyncService<InferCall, InferAnswer, BoxError>;
 
-/// The channel to the cloud. It connects when it is first used and again whenever it broke.
-pub fn channel(config: &Config, link: &Link) -> Result<Channel, String> {
+/// The channel to the cloud, across the link and encrypted. It connects when it is first used and again whenever it
+/// broke; to the next of several.
+fn channel(config: &Config, link: &Link, clouds: &[String]) -> Result<Channel, String> {
+    let files = config.security.files();
+    let allowed = config.security.allows(Plaintext::Link);
+    let mut uris = Vec::with_capacity(clouds.len());
+    for cloud in clouds {
+        let uri: Uri = cloud.parse().map_err(|e| format!("edge.cloud: {cloud}: {e}"))?;
+        security::check_dial("edge.cloud", &uri, files.is_some(), allowed)?;
+        uris.push(uri);
+    }
+    let first = uris.first().cloned().ok_or("edge.cloud: there is none")?;
+    let (interval, timeout) = match uris.len() {
+        1 => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
+        _ => [Duration::from_millis(config.edge.deadline_ms / SILENCE); 2].into(),
+    };
+    let tls = files.map(security::client).transpose().map_err(|e| format!("[security] {e}"))?;
+    let failover = FailoverLayer::new(uris);
+    let patience = failover.patience();
     let connector = ServiceBuilder::new()
+        .layer(failover)
+        // Above the radio, as in a phone: handshakes and records take its time.
+        .layer(TlsLayer::new(tls.map(Arc::new)))
         // The simulated radio, directly on the socket: HTTP/2's own frames take its time as well.
         .layer(LinkLayer::new(link.clone()))
         .service(TcpConnector);
-    let endpoint = Endpoint::from_shared(config.edge.cloud.clone())
-        .map_err(|e| format!("edge.cloud: {e}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
+    let endpoint = Endpoint::from(first)
+        .connect_timeout(patience)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(timeout);
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// The cloud of this configuration, across this link.
 pub fn client(config: &Config, link: &Link) -> Result<CloudClient, String> {
-    Ok(CloudClient::new(channel(config, link)?, &config.edge.cloud))
+    client_of(config, link, std::slice::from_ref(&config.edge.cloud))
+}
+
+/// The same for requests, which another cloud may answer as well.
+fn serving_client(config: &Config, link: &Link) -> Result<CloudClient, String> {
+    let edge = &config.edge;
+    let clouds: Vec<String> = [&edge.cloud].into_iter().chain(&edge.standby).cloned().collect();
+    client_of(config, link, &clouds)
+}
+
+fn client_of(config: &Config, link: &Link, clouds: &[String]) -> Result<CloudClient, String> {
+    let credentials = Credentials::read(config.security.token.clone());
+    let credentials = credentials.map_err(|e| format!("security.token: {e}"))?;
+    Ok(CloudClient::new(channel(config, link, clouds)?, credentials, &clouds.join(", ")))
 }
 
 /// Inference calls to the cloud.
 pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> CloudCall {
+    let deadline = Duration::from_millis(config.edge.deadline_ms);
     let call = tower::service_fn(move |call| {
         let client = client.clone();
-        async move { client.infer(call).await }
+        async move { client.infer(call, Some(deadline + GRACE)).await }
     });
     let stack = ServiceBuilder::new()
         // Outermost: what finds no room below is refused at once instead of queueing.
@@ -75,19 +114,26 @@ pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> Clou
         .concurrency_limit(config.edge.queue)
         // What a call took, or that it failed, is what the planner learns from.
         .layer(ObserveLayer::new(seen))
-        // Innermost: a request's time begins when it leaves.
-        .timeout(Duration::from_millis(config.edge.deadline_ms))
+        // A cloud that is gone is not waited for by each.
+        .layer(BreakerLayer::default())
+        // A request's time begins when it leaves, and has room for all its tries.
+        .timeout(deadline)
+        .retry(Again::new(config.edge.retries))
         .service(call);
     BoxCloneSyncService::new(stack)
 }
 
 /// Serves until SIGTERM or SIGINT. `args` is read again when the configuration file changes.
 pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
+    let allowed = config.security.allows(Plaintext::Clients);
+    let (grpc_address, http_address) = (config.edge.grpc_listen, config.edge.http_listen);
+    security::check_listen("edge.grpc_listen", grpc_address, false, allowed, "clients")?;
+    security::check_listen("edge.http_listen", http_address, false, allowed, "clients")?;
     let grpc = listen("edge.grpc_listen", config.edge.grpc_listen).await?;
     let http = listen("edge.http_listen", config.edge.http_listen).await?;
 
     let link = Link::new(config.link_profile(), config.link.seed);
-    let client = client(&config, &link)?;
+    let client = serving_client(&config, &link)?;
     let pool = ComputePool::new(config.edge.threads, config.edge.queue, config.edge.machine());
     let deployer = Deployer::new(&config, client.clone())?;
     let (deployed, current) = watch::channel(None);

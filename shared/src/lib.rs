@@ -5,7 +5,7 @@
 //! 5G radio would. [`session`] is the state machine of exactly-once training, [`checkpoint`] how
 //! its state reaches the disk, [`privacy`] what is done to an activation before it is sent.
 //! [`generate`] continues sequences of tokens, with a cache on each node. [`profile`] measures what all this
-//! costs a machine. Dependencies point from `model` and `wire` down to `tensor`.
+//! costs a machine. [`security`] is who may talk to whom. Dependencies point from `model` and `wire` down to `tensor`.
 
 pub mod checkpoint;
 pub mod codec;
@@ -15,12 +15,14 @@ pub mod data;
 pub mod generate;
 pub mod health;
 pub mod kept;
+pub mod kernels;
 pub mod link;
 pub mod listen;
 pub mod memory;
 pub mod model;
 pub mod privacy;
 pub mod profile;
+pub mod security;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;

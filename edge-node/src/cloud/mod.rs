@@ -1,17 +1,21 @@
 //! The edge's view of the cloud: typed calls of the split protocol.
 
+mod breaker;
 mod clock;
 mod error;
+mod failover;
+mod retry;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cleave_shared::{
     checkpoint::AdapterBase,
     codec::F32,
     profile::{self, ComputeProfile},
+    security::Credentials,
     wire::{
         self, NamedTensors,
         v1::{
@@ -20,19 +24,25 @@ use cleave_shared::{
         },
     },
 };
-use tonic::{Status, transport::Channel};
+use tokio::sync::Notify;
+use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use self::clock::ClockOffset;
-pub use self::{clock::Exchange, error::explain};
+pub use self::{
+    breaker::BreakerLayer, clock::Exchange, error::explain, failover::FailoverLayer, retry::Again,
+};
 
 /// Largest set of weights that is fetched, bytes; a limit against a broken peer, not a size.
 const MAX_WEIGHTS_BYTES: usize = 8 << 30;
 
+/// A channel whose calls say who asks.
+type Known = InterceptedService<Channel, Credentials>;
+
 /// One cloud node, over one channel; clones share both.
 #[derive(Clone)]
 pub struct CloudClient {
-    client: SplitServiceClient<Channel>,
-    groups: GroupServiceClient<Channel>,
+    client: SplitServiceClient<Known>,
+    groups: GroupServiceClient<Known>,
     shared: Arc<Shared>,
 }
 
@@ -40,6 +50,8 @@ struct Shared {
     address: String,
     start: Instant,
     clock: Mutex<ClockOffset>,
+    /// Told when a cloud lacks what it was asked for: another one has taken over.
+    lost: Notify,
 }
 
 /// A tail to run.
@@ -60,13 +72,14 @@ pub struct InferAnswer {
 }
 
 impl CloudClient {
-    pub fn new(channel: Channel, address: &str) -> Self {
-        let groups = GroupServiceClient::new(channel.clone())
+    pub fn new(channel: Channel, credentials: Credentials, address: &str) -> Self {
+        let groups = GroupServiceClient::with_interceptor(channel.clone(), credentials.clone())
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
-        let client = SplitServiceClient::new(channel)
+        let client = SplitServiceClient::with_interceptor(channel, credentials)
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
         let clock = Mutex::default();
-        let shared = Shared { address: address.into(), start: Instant::now(), clock };
+        let (start, lost) = (Instant::now(), Notify::new());
+        let shared = Shared { address: address.into(), start, clock, lost };
         Self { client, groups, shared: Arc::new(shared) }
     }
 
@@ -89,8 +102,30 @@ impl CloudClient {
         Ok(reply.missing_stages)
     }
 
-    /// Runs the tail on one activation, in one message or in chunks, whichever its size needs.
-    pub async fn infer(&self, call: InferCall) -> Result<InferAnswer, Status> {
+    /// Waits until a cloud has said that it lacks weights of what is deployed.
+    pub async fn lost(&self) {
+        self.shared.lost.notified().await;
+    }
+
+    /// Runs the tail on one activation, in one message or in chunks, whichever its size needs. The cloud may leave
+    /// it after `deadline`, if there is one.
+    pub async fn infer(
+        &self,
+        call: InferCall,
+        deadline: Option<Duration>,
+    ) -> Result<InferAnswer, Status> {
+        let answer = self.try_infer(call, deadline).await;
+        if answer.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
+            self.shared.lost.notify_one();
+        }
+        answer
+    }
+
+    async fn try_infer(
+        &self,
+        call: InferCall,
+        deadline: Option<Duration>,
+    ) -> Result<InferAnswer, Status> {
         let bytes: usize = call.activation.iter().map(|t| t.data.len()).sum();
         let in_one = bytes.max(call.output_bytes) <= wire::CHUNK_BYTES;
         let limit = call.output_bytes;
@@ -98,9 +133,9 @@ impl CloudClient {
         let request = v1::InferRequest { agreement: Some(agreement), activation };
         let sent_ns = self.now_ns();
         let reply = if in_one {
-            self.client.clone().infer(request).await?.into_inner()
+            self.client.clone().infer(within(deadline, request)).await?.into_inner()
         } else {
-            self.infer_chunked(request, limit).await?
+            self.infer_chunked(request, limit, deadline).await?
         };
         let exchange = Exchange {
             instance: reply.instance,
@@ -117,10 +152,11 @@ impl CloudClient {
         &self,
         request: v1::InferRequest,
         limit: usize,
+        deadline: Option<Duration>,
     ) -> Result<v1::InferReply, Status> {
         use v1::{infer_part::Kind, infer_reply_part::Kind as Out};
         let parts = wire::send(request, |r| v1::InferPart { kind: Some(Kind::Request(r)) });
-        let outgoing = tokio_stream::iter(parts);
+        let outgoing = within(deadline, tokio_stream::iter(parts));
         let mut replies = self.client.clone().infer_chunked(outgoing).await?.into_inner();
         match replies.message().await?.and_then(|p| p.kind) {
             Some(Out::Reply(first)) => wire::receive(first, limit, &mut replies).await,
@@ -237,4 +273,13 @@ impl CloudClient {
     pub fn observe(&self, exchange: Exchange) -> (f64, f64) {
         self.shared.clock.lock().unwrap_or_else(|p| p.into_inner()).observe(exchange)
     }
+}
+
+/// A request that says by when its answer is of use (`grpc-timeout`).
+fn within<T>(deadline: Option<Duration>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(deadline) = deadline {
+        request.set_timeout(deadline);
+    }
+    request
 }

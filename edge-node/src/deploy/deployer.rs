@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
     compute::{ComputePool, Machine},
-    config::Config,
+    config::{Config, Fallback},
     data::Normalisation,
     model::{Exit, Segment, StageShelf},
     wire::v1::Agreement,
@@ -69,6 +69,11 @@ impl Deployer {
         Ok(Self { config: config.clone(), library, shelf, pool, cloud })
     }
 
+    /// See [`CloudClient::lost`].
+    pub async fn lost(&self) {
+        self.cloud.lost().await;
+    }
+
     pub fn library(&self) -> &Arc<Library> {
         &self.library
     }
@@ -107,8 +112,9 @@ impl Deployer {
             true => self.bind(&target, &agreement).await,
             false => Ok(()),
         };
-        // Without a cloud, exits answer alone until there is one.
-        let alone = !exits.is_empty() && self.config.exits.when_offline;
+        // Without a cloud, exits or the whole model answer alone until there is one.
+        let alone = (!exits.is_empty() && self.config.exits.when_offline)
+            || self.config.edge.fallback == Fallback::Whole;
         let bound = match agreed {
             Err(Unbound::Absent(_)) if alone => false,
             outcome => outcome.map(|()| true)?,

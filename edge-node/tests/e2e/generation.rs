@@ -16,7 +16,6 @@ use cleave_shared::{
     },
 };
 use edge_node::{
-    cloud::CloudClient,
     deploy::Deployer,
     generate::SplitGenerator,
     serve::{Event, Events, Finish, Generation, Generator, InferError, Sampling},
@@ -121,7 +120,7 @@ async fn every_split_draws_the_same_tokens_and_each_ships_one_position() {
 async fn generator(nodes: &Nodes) -> SplitGenerator {
     let config = nodes.config();
     let link = Link::new(config.link_profile(), 1);
-    let client = CloudClient::new(stack::channel(&config, &link).unwrap(), &config.edge.cloud);
+    let client = stack::client(&config, &link).unwrap();
     let pool = ComputePool::new(1, 16, Machine::new(1));
     let deployer = Deployer::new(&config, client.clone()).unwrap();
     let target = deployer.target(&config).unwrap();

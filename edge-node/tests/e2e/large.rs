@@ -9,10 +9,7 @@ use cleave_shared::{
     tensor::HostTensor,
     wire::{self, PROTOCOL_VERSION, v1},
 };
-use edge_node::{
-    cloud::{CloudClient, InferCall},
-    stack,
-};
+use edge_node::{cloud::InferCall, stack};
 
 use crate::nodes::Nodes;
 
@@ -44,8 +41,7 @@ async fn a_256_mib_activation_passes_with_bounded_memory() {
     let whole = Segment::build(&config.model, 0..1, &mut SeededWeights(7), false).unwrap();
     let expected = whole.infer(&vec![("x".into(), input.clone())]).unwrap();
 
-    let channel = stack::channel(&config, &Link::new(config.link_profile(), 1)).unwrap();
-    let client = CloudClient::new(channel, &config.edge.cloud);
+    let client = stack::client(&config, &Link::new(config.link_profile(), 1)).unwrap();
     let call = InferCall {
         agreement: v1::Agreement {
             protocol_version: PROTOCOL_VERSION,
@@ -59,7 +55,7 @@ async fn a_256_mib_activation_passes_with_bounded_memory() {
         activation: wire::encode(vec![("x".into(), input)], &F32),
         output_bytes: BATCH * 10 * 4,
     };
-    let answer = client.infer(call).await.unwrap();
+    let answer = client.infer(call, None).await.unwrap();
     assert_eq!(wire::decode(answer.reply.output, &F32).unwrap(), expected);
 
     // The activation as it arrives, and as the device's tensor; the output, and what the linear

@@ -2,6 +2,7 @@
 //!
 //! `nodes` starts and stops them. They are one test binary, so that it is linked once.
 
+mod availability;
 mod bottleneck;
 mod chaos;
 mod clients;
@@ -23,6 +24,7 @@ mod optimisation;
 mod planning;
 mod privacy;
 mod reconfigure;
+mod security;
 mod steps;
 mod text;
 mod topologies;

@@ -59,6 +59,9 @@ pub struct Nodes {
     pub edge: Option<Process>,
     /// Variables of all processes.
     pub environment: Vec<(&'static str, String)>,
+    /// Settings of the one program and of the other, such as `cloud.threads=1`.
+    pub cloud_sets: Vec<String>,
+    pub edge_sets: Vec<String>,
 }
 
 /// A child process, killed when dropped.
@@ -102,8 +105,17 @@ impl Nodes {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("config")).expect("a folder");
         let [cloud_port, grpc_port, http_port] = free_ports();
-        let (cloud, edge, environment) = (None, None, Vec::new());
-        let nodes = Self { dir, cloud_port, grpc_port, http_port, cloud, edge, environment };
+        let nodes = Self {
+            dir,
+            cloud_port,
+            grpc_port,
+            http_port,
+            cloud: None,
+            edge: None,
+            environment: Vec::new(),
+            cloud_sets: Vec::new(),
+            edge_sets: Vec::new(),
+        };
         nodes.write_config(config);
         nodes
     }
@@ -155,7 +167,13 @@ impl Nodes {
 
     /// `edge-node` with this configuration, more words to be added.
     pub fn edge_command(&self, words: &[&str]) -> Command {
-        self.command(PathBuf::from(env!("CARGO_BIN_EXE_edge-node")), words)
+        self.command(PathBuf::from(env!("CARGO_BIN_EXE_edge-node")), words, &self.edge_sets)
+    }
+
+    /// `cloud-node` with this configuration, more words to be added.
+    pub fn cloud_command(&self, words: &[&str]) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_edge-node")).with_file_name("cloud-node");
+        self.command(program, words, &self.cloud_sets)
     }
 
     /// Runs `edge-node` with these words to its end, off the test's thread; what it printed.
@@ -168,11 +186,16 @@ impl Nodes {
 
     /// The one line with which `edge-node` refuses these words.
     pub async fn refused(&self, words: &[&str]) -> String {
-        let output = output(self.edge_command(words)).await;
-        let text = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert_eq!(text.lines().count(), 1, "{text}");
-        text
+        refused(self.edge_command(words)).await
+    }
+
+    /// Waits until `cloud-node health` says so: the way to a cloud that has TLS.
+    pub async fn cloud_healthy(&self) {
+        let health = async || {
+            let output = output(self.cloud_command(&["health"])).await;
+            output.status.success().then_some(())
+        };
+        eventually("a healthy cloud", health).await.unwrap_or_else(|| panic!("{}", self.logs()));
     }
 
     /// Waits until the edge has these words in its log.
@@ -184,12 +207,12 @@ impl Nodes {
         eventually(words, log).await.unwrap_or_else(|| panic!("{}", self.logs()));
     }
 
-    fn command(&self, program: PathBuf, words: &[&str]) -> Command {
+    fn command(&self, program: PathBuf, words: &[&str], sets: &[String]) -> Command {
         assert!(program.is_file(), "{}: build the workspace first", program.display());
         let mut command = Command::new(program);
         command.args(words).arg("--config").arg(self.config_file());
-        for set in self.sets() {
-            command.args(["--set", &set]);
+        for set in self.sets().iter().chain(sets) {
+            command.args(["--set", set]);
         }
         command.current_dir(self.path()).stdin(Stdio::null());
         command.envs(self.environment.iter().cloned());
@@ -204,9 +227,13 @@ impl Nodes {
         Process(child.expect("the program starts"))
     }
 
+    /// Starts the cloud without waiting for it.
+    pub fn launch_cloud(&mut self) {
+        self.cloud = Some(self.spawn(self.cloud_command(&["serve"]), "cloud.log"));
+    }
+
     pub async fn start_cloud(&mut self) {
-        let program = Path::new(env!("CARGO_BIN_EXE_edge-node")).with_file_name("cloud-node");
-        self.cloud = Some(self.spawn(self.command(program, &["serve"]), "cloud.log"));
+        self.launch_cloud();
         self.healthy(self.cloud_port).await;
     }
 
@@ -273,7 +300,16 @@ impl Nodes {
     }
 }
 
-async fn output(mut command: Command) -> Output {
+/// The one line with which a node refuses this command.
+pub async fn refused(command: Command) -> String {
+    let output = output(command).await;
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+pub async fn output(mut command: Command) -> Output {
     let ended = tokio::task::spawn_blocking(move || command.output());
     ended.await.expect("it is waited for").expect("the program runs")
 }

@@ -55,6 +55,13 @@ impl Machine {
     }
 }
 
+/// What becomes of a job in the queue whose caller has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abandoned {
+    Skipped,
+    Run,
+}
+
 /// A fixed number of threads behind one bounded queue; cheap to clone.
 #[derive(Clone)]
 pub struct ComputePool {
@@ -90,24 +97,24 @@ impl ComputePool {
     }
 
     /// Runs `job` on a compute thread and awaits its result without blocking the runtime; refuses
-    /// it if the queue is full.
+    /// it if the queue is full. A job whose caller has gone before it began, since its deadline has passed, is left out.
     pub async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         match self.room.clone().try_acquire_owned() {
-            Ok(permit) => self.start(permit, job).await,
+            Ok(permit) => self.start(permit, job, Abandoned::Skipped).await,
             Err(_) => Err(ComputeError::Busy { queue: self.queue }),
         }
     }
 
-    /// The same, but waits for room in the queue. For callers that are few by themselves.
+    /// The same, but waits for room in the queue, and what has begun to wait is run whatever happens. For callers that are few by themselves.
     pub async fn run_patiently<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         match self.room.clone().acquire_owned().await {
-            Ok(permit) => self.start(permit, job).await,
+            Ok(permit) => self.start(permit, job, Abandoned::Run).await,
             Err(_) => Err(ComputeError::Busy { queue: self.queue }),
         }
     }
@@ -116,10 +123,14 @@ impl ComputePool {
         &self,
         permit: OwnedSemaphorePermit,
         job: impl FnOnce() -> T + Send + 'static,
+        abandoned: Abandoned,
     ) -> Result<T, ComputeError> {
         let (reply, result) = oneshot::channel();
         let scale = self.machine.scale;
         let job: Job = Box::new(move || {
+            if reply.is_closed() && abandoned == Abandoned::Skipped {
+                return;
+            }
             let begin = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(job));
             if scale > 1.0 {

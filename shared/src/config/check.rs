@@ -25,6 +25,7 @@ impl Config {
         if let Some(url) = &self.runs.store {
             check_url(url).map_err(|problem| ("runs.store".into(), problem))?;
         }
+        self.security.check()?;
         self.plan.check(self.model.stage_count())?;
         self.check_train()
     }
@@ -78,6 +79,7 @@ impl Config {
         range("edge.max_tokens", edge.max_tokens as u64, 1..=1 << 24)?;
         range("edge.threads", edge.threads as u64, 1..=1024)?;
         range("edge.kernel_threads", edge.kernel_threads as u64, 0..=1024)?;
+        range("edge.retries", u64::from(edge.retries), 0..=20)?;
         range("edge.compute_scale", edge.compute_scale, 1.0..=1000.0)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;

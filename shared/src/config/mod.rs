@@ -10,6 +10,7 @@ mod auto;
 mod check;
 mod load;
 mod plan;
+mod security;
 mod train;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -20,6 +21,7 @@ pub use self::{
     args::ConfigArgs,
     load::{ConfigError, Overrides, PROFILES, load},
     plan::{CloudPrice, Energy, PlanConfig, SplitPoint, WINDOW_CLOSES, Weights},
+    security::{Plaintext, QuotaConfig, SecurityConfig},
     train::{MicroBatches, TrainConfig},
 };
 use crate::{
@@ -56,7 +58,19 @@ pub struct Config {
     pub data: DataSpec,
     pub prepare: PrepareConfig,
     pub runs: RunsConfig,
+    pub security: SecurityConfig,
     pub log: LogConfig,
+}
+
+/// What the edge does without a cloud.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// The client is told; early exits may still answer.
+    #[default]
+    Refuse,
+    /// It runs the whole model itself, which it keeps at hand.
+    Whole,
 }
 
 /// What the model starts from.
@@ -140,6 +154,12 @@ pub struct CloudConfig {
 pub struct EdgeConfig {
     /// The cloud's address, `http://host:port`.
     pub cloud: String,
+    /// Clouds that answer requests when that one does not, in this order.
+    pub standby: Vec<String>,
+    /// Times that a request is sent again when it was lost.
+    pub retries: u32,
+    /// What becomes of a request that no cloud answers.
+    pub fallback: Fallback,
     pub grpc_listen: SocketAddr,
     pub http_listen: SocketAddr,
     /// The name that clients ask for.
@@ -263,6 +283,7 @@ impl Default for Config {
             data: DataSpec::Digits,
             prepare: PrepareConfig::default(),
             runs: RunsConfig::default(),
+            security: SecurityConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -323,6 +344,9 @@ impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
             cloud: "http://127.0.0.1:50051".into(),
+            standby: Vec::new(),
+            retries: 3,
+            fallback: Fallback::Refuse,
             grpc_listen: ([127, 0, 0, 1], 8001).into(),
             http_listen: ([127, 0, 0, 1], 8000).into(),
             model_name: "digits".into(),

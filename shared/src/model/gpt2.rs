@@ -3,10 +3,7 @@
 //!
 //! `embed → block-0 → … → block-N → head`; `[batch, sequence, n_embd]` crosses every cut but the first.
 
-use burn::{
-    module::Module,
-    tensor::{Tensor, activation::gelu_approximate},
-};
+use burn::{module::Module, tensor::Tensor};
 
 use super::{
     Activation, Block, Init, LayerNorm, Linear, ModelError, ModelFamily, Norm, Params, Pass, Port,
@@ -14,6 +11,7 @@ use super::{
     decoder::{Embedding, Head, HeadNames, Heads, attend, hidden_states},
     spec::sizes_in_range,
 };
+use crate::kernels::{Form, gelu};
 
 /// Sizes of a GPT-2, by the names of its Hugging Face configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -165,7 +163,7 @@ impl Block for Gpt2Block {
         let hidden = self.heads.query * self.heads.width;
         let x = hidden_states(pass.stage, input, hidden)?;
         let x = x.clone() + self.attention(self.ln_1.forward(x), pass)?;
-        let wide = gelu_approximate(self.c_fc.forward(self.ln_2.forward(x.clone())));
+        let wide = gelu(self.c_fc.forward(self.ln_2.forward(x.clone())), Form::Tanh);
         Ok(Value::R3(x + self.mlp_c_proj.forward(wide)).into())
     }
 }

@@ -3,16 +3,13 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Int, Tensor,
-        activation::{gelu, gelu_approximate, softmax},
-        module::embedding,
-    },
+    tensor::{Int, Tensor, activation::softmax, module::embedding},
 };
 
 use super::{BertAct, BertSpec, IDS, MASK, TYPES};
-use crate::model::{
-    Activation, Block, Init, LayerNorm, Linear, ModelError, Norm, Params, Pass, Value,
+use crate::{
+    kernels::{Form, gelu},
+    model::{Activation, Block, Init, LayerNorm, Linear, ModelError, Norm, Params, Pass, Value},
 };
 
 /// Standard deviation of new weights: `initializer_range` of every published BERT.
@@ -130,8 +127,8 @@ impl Block for Layer {
         let x = self.attention_norm.forward(x + self.attention_output.forward(attended));
         let wide = self.intermediate.forward(x.clone());
         let wide = match self.act {
-            BertAct::Gelu => gelu(wide),
-            BertAct::GeluNew => gelu_approximate(wide),
+            BertAct::Gelu => gelu(wide, Form::Erf),
+            BertAct::GeluNew => gelu(wide, Form::Tanh),
         };
         let x = self.output_norm.forward(x + self.output.forward(wide));
         let x = Activation::single(Value::R3(x));

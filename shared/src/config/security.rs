@@ -1,0 +1,87 @@
+//! `[security]`: who a node is, whom it trusts, and what may stay unencrypted.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::security::{Files, Quota};
+
+/// Of either node; the files differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityConfig {
+    /// Certificates that may have signed the other node's, PEM.
+    pub ca: Option<PathBuf>,
+    /// This node's certificate and key, PEM.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// The edge's bearer token: a file with nothing else.
+    pub token: Option<PathBuf>,
+    /// The tokens that the cloud knows: a file with a line `NAME TOKEN` for each edge.
+    pub tokens: Option<PathBuf>,
+    /// The edges that the cloud serves, by the first DNS name of their certificates, or by their tokens; none: all
+    /// that it can tell.
+    pub edges: Vec<String>,
+    /// What each edge may take of the cloud.
+    pub quota: QuotaConfig,
+    /// What may leave this machine unencrypted.
+    pub plaintext: Vec<Plaintext>,
+}
+
+/// Of each edge; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// Calls that begin in a second.
+    pub calls_per_s: u32,
+    /// Bytes a second that are read of what it sends.
+    pub bytes_per_s: u64,
+    /// Calls under way.
+    pub calls: usize,
+}
+
+impl QuotaConfig {
+    pub fn limits(&self) -> Quota {
+        let Self { calls_per_s, bytes_per_s, calls } = *self;
+        Quota {
+            calls_per_s: (calls_per_s > 0).then_some(calls_per_s),
+            bytes_per_s: (bytes_per_s > 0).then_some(bytes_per_s),
+            calls: (calls > 0).then_some(calls),
+        }
+    }
+}
+
+/// Traffic of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plaintext {
+    /// Between edge and cloud.
+    Link,
+    /// Between the edge and its clients.
+    Clients,
+}
+
+impl SecurityConfig {
+    /// None without an identity.
+    pub fn files(&self) -> Option<Files> {
+        let (ca, certificate) = (self.ca.clone()?, self.certificate.clone()?);
+        Some(Files { ca, certificate, key: self.key.clone()? })
+    }
+
+    pub fn allows(&self, plaintext: Plaintext) -> bool {
+        self.plaintext.contains(&plaintext)
+    }
+
+    /// A refused key, and why.
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
+        let parts = [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)];
+        let missing = parts.iter().find(|(_, path)| path.is_none());
+        match missing {
+            Some((name, _)) if parts.iter().any(|(_, path)| path.is_some()) => Err((
+                format!("security.{name}"),
+                "is missing: ca, certificate and key belong together".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Convolution as an operation of burn, with its gradients.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        autodiff::{
+            NodeId,
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::{Shape as Extents, Tensor},
+};
+
+use super::{
+    convolution::{self, Shape},
+    floats, tensor,
+};
+
+/// How a square kernel moves over an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    pub stride: usize,
+    pub padding: usize,
+}
+
+/// Convolution in FP32 without groups. The kernel has to fit into the padded image.
+/// `[batch, in, height, width]`, `[out, in, size, size]`, `[out]` → `[batch, out, height', width']`
+pub fn convolve(
+    x: Tensor<4>,
+    weights: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    steps: Steps,
+) -> Tensor<4> {
+    let (x, weights) = (x.into_dispatch(), weights.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::convolve_biased(x, weights, bias.into_dispatch(), steps),
+        None => Dispatch::convolve(x, weights, steps),
+    })
+}
+
+/// What burn calls on the device of a tensor.
+#[backend_extension(Flex, Autodiff)]
+pub trait Convolve: Backend {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        steps: Steps,
+    ) -> FloatTensor<Self>;
+
+    fn convolve_biased(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        steps: Steps,
+    ) -> FloatTensor<Self> {
+        let out = bias.shape()[0];
+        let bias = Self::float_reshape(bias, Extents::from([1, out, 1, 1]));
+        Self::float_add(Self::convolve(x, weights, steps), bias)
+    }
+}
+
+/// Its gradients, on the device itself.
+pub trait ConvolveBackward: Backend {
+    /// Of the image.
+    fn images(
+        shape: Extents,
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        steps: Steps,
+    ) -> FloatTensor<Self>;
+
+    /// Of the weights.
+    fn weights(
+        x: FloatTensor<Self>,
+        shape: Extents,
+        gradient: FloatTensor<Self>,
+        steps: Steps,
+    ) -> FloatTensor<Self>;
+}
+
+impl Convolve for Flex {
+    fn convolve(x: FlexTensor, weights: FlexTensor, steps: Steps) -> FlexTensor {
+        run(x, weights, None, steps)
+    }
+
+    fn convolve_biased(
+        x: FlexTensor,
+        weights: FlexTensor,
+        bias: FlexTensor,
+        steps: Steps,
+    ) -> FlexTensor {
+        run(x, weights, Some(bias), steps)
+    }
+}
+
+fn run(x: FlexTensor, weights: FlexTensor, bias: Option<FlexTensor>, steps: Steps) -> FlexTensor {
+    let shape = shape(&x.shape(), &weights.shape(), steps);
+    let (x, weights) = (x.to_contiguous(), weights.to_contiguous());
+    let bias = bias.map(|bias| bias.to_contiguous());
+    let out = convolution::forward(&shape, floats(&x), floats(&weights), bias.as_ref().map(floats));
+    tensor(out, [shape.batch, shape.outputs, shape.out_height(), shape.out_width()].into())
+}
+
+impl ConvolveBackward for Flex {
+    fn images(of: Extents, weights: FlexTensor, gradient: FlexTensor, steps: Steps) -> FlexTensor {
+        let shape = shape(&of, &weights.shape(), steps);
+        let (weights, gradient) = (weights.to_contiguous(), gradient.to_contiguous());
+        let out = convolution::backward_images(&shape, floats(&gradient), floats(&weights));
+        tensor(out, of)
+    }
+
+    fn weights(x: FlexTensor, of: Extents, gradient: FlexTensor, steps: Steps) -> FlexTensor {
+        let shape = shape(&x.shape(), &of, steps);
+        let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
+        let out = convolution::backward_weights(&shape, floats(&x), floats(&gradient));
+        tensor(out, of)
+    }
+}
+
+fn shape(x: &Extents, weights: &Extents, Steps { stride, padding }: Steps) -> Shape {
+    let [batch, channels, height, width] = x.dims();
+    let [outputs, inputs, size, _] = weights.dims();
+    assert_eq!(channels, inputs, "a kernel for another number of channels");
+    Shape { batch, channels, height, width, outputs, size, stride, padding }
+}
+
+impl<B: Convolve + ConvolveBackward, C: CheckpointStrategy> Convolve for Autodiff<B, C> {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        steps: Steps,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weights.node()];
+        let computed = B::convolve(x.primitive().clone(), weights.primitive().clone(), steps);
+        match Gradient.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prepared) => {
+                let kept = (prepared.checkpoint(&x), prepared.checkpoint(&weights), steps);
+                prepared.finish(kept, computed)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(computed),
+        }
+    }
+}
+
+/// The backward pass of [`Convolve::convolve`].
+#[derive(Debug)]
+struct Gradient;
+
+impl<B: ConvolveBackward> Backward<B, 2> for Gradient {
+    type State = (NodeId, NodeId, Steps);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        gradients: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let (x, weights, steps) = ops.state;
+        let [x_node, weights_node] = ops.parents;
+        let gradient = gradients.consume::<B>(&ops.node);
+        let x: B::FloatTensorPrimitive = checkpointer.retrieve_node_output(x);
+        let weights: B::FloatTensorPrimitive = checkpointer.retrieve_node_output(weights);
+        let (image, kernel) = (x.shape(), weights.shape());
+        if let Some(node) = weights_node {
+            gradients.register::<B>(node.id, B::weights(x, kernel, gradient.clone(), steps));
+        }
+        if let Some(node) = x_node {
+            gradients.register::<B>(node.id, B::images(image, weights, gradient, steps));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData, Tolerance, module::conv2d, ops::ConvOptions};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Both convolutions of the same: what comes out, and the gradients of image, weights and bias.
+    fn both(x: [usize; 4], kernel: [usize; 2], steps: Steps, biased: bool) -> [Vec<TensorData>; 2] {
+        let device = Device::flex().autodiff();
+        let numbers = |shape: &[usize], seed: f32| {
+            let count: usize = shape.iter().product();
+            let values =
+                (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin()).collect::<Vec<_>>();
+            TensorData::new(values, shape.to_vec())
+        };
+        let [outputs, size] = kernel;
+        let convolved = |ours: bool| {
+            let x = Tensor::<4>::from_data(numbers(&x, 1.0), &device).require_grad();
+            let weights = numbers(&[outputs, x.dims()[1], size, size], 2.0);
+            let weights = Tensor::<4>::from_data(weights, &device).require_grad();
+            let bias = Tensor::<1>::from_data(numbers(&[outputs], 3.0), &device).require_grad();
+            let used = biased.then(|| bias.clone());
+            let out = match ours {
+                true => convolve(x.clone(), weights.clone(), used, steps),
+                false => {
+                    let Steps { stride, padding } = steps;
+                    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+                    conv2d(x.clone(), weights.clone(), used, options)
+                }
+            };
+            let factors = Tensor::<4>::from_data(numbers(&out.dims(), 4.0), &device);
+            let gradients = (out.clone() * factors).sum().backward();
+            let mut found = vec![
+                out.into_data(),
+                x.grad(&gradients).unwrap().into_data(),
+                weights.grad(&gradients).unwrap().into_data(),
+            ];
+            found.extend(bias.grad(&gradients).map(Tensor::into_data));
+            found
+        };
+        [convolved(true), convolved(false)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn convolution_and_its_gradients_are_burns(
+            batch in 1..4usize,
+            channels in 1..6usize,
+            height in 1..11usize,
+            width in 1..11usize,
+            outputs in 1..6usize,
+            size in 1..6usize,
+            stride in 1..4usize,
+            padding in 0..3usize,
+            biased: bool,
+        ) {
+            prop_assume!(height.min(width) + 2 * padding >= size);
+            let steps = Steps { stride, padding };
+            let [ours, burns] = both([batch, channels, height, width], [outputs, size], steps, biased);
+            prop_assert_eq!(ours.len(), burns.len());
+            for (ours, burns) in ours.iter().zip(&burns) {
+                ours.assert_approx_eq::<f32>(burns, Tolerance::absolute(1e-4));
+            }
+        }
+    }
+
+    #[test]
+    fn large_ones_are_cut_into_tiles_and_shared_with_the_same_result() {
+        let steps = Steps { stride: 1, padding: 1 };
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let shape = [2, 64, 40, 41];
+        let [ours, burns] = many.install(|| both(shape, [128, 3], steps, true));
+        for (ours, burns) in ours.iter().zip(&burns) {
+            ours.assert_approx_eq::<f32>(burns, Tolerance::rel_abs(1e-3, 1e-3));
+        }
+        assert_eq!(alone.install(|| both(shape, [128, 3], steps, true))[0], ours);
+    }
+
+    #[test]
+    fn an_image_is_convolved_alike_in_any_batch() {
+        let device = Device::flex();
+        let values: Vec<f32> = (0..5 * 3 * 20 * 20).map(|i| (i as f32).sin()).collect();
+        let x = Tensor::<4>::from_data(TensorData::new(values, [5, 3, 20, 20]), &device);
+        let weights = Tensor::<4>::from_data(
+            TensorData::new(
+                (0..7 * 27).map(|i| (i as f32).cos()).collect::<Vec<_>>(),
+                [7, 3, 3, 3],
+            ),
+            &device,
+        );
+        let steps = Steps { stride: 2, padding: 1 };
+        let whole = convolve(x.clone(), weights.clone(), None, steps);
+        for image in 0..5 {
+            let own = convolve(x.clone().narrow(0, image, 1), weights.clone(), None, steps);
+            assert_eq!(own.into_data(), whole.clone().narrow(0, image, 1).into_data());
+        }
+    }
+}

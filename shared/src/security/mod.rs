@@ -1,0 +1,46 @@
+//! Who may talk to the cloud, and that nobody listens: mutual TLS 1.3 (RFC 8446), or a bearer token (RFC 6750).
+//!
+//! Each node has three PEM files: its certificate, its key, and the certificates of those that may sign the other
+//! node's ([`Files`]). They are read again when they change ([`Rotating`]), for new connections. The edge's layer
+//! around its connector is [`TlsLayer`], above the simulated link, so that handshakes and records take the radio's
+//! time as well; the cloud's socket is a [`Listener`], which tells who is at the other end ([`Peer`]); and
+//! [`AdmitLayer`] decides whether that edge is served, [`QuotaLayer`] how much. docs/threat-model.md says what each of these is for.
+
+mod accept;
+mod admit;
+mod connect;
+mod files;
+mod peer;
+mod plaintext;
+mod quota;
+mod rotating;
+mod tls;
+mod token;
+
+pub use self::{
+    accept::{Accepted, Listener},
+    admit::{Admission, AdmitLayer},
+    connect::TlsLayer,
+    files::Files,
+    peer::{Edge, Peer, first_name},
+    plaintext::{check_dial, check_listen},
+    quota::{Quota, QuotaLayer},
+    rotating::Rotating,
+    tls::{ClientTls, ServerTls, client, server},
+    token::{Credentials, Tokens},
+};
+
+/// Why a node's identity, or the list of whom it trusts, cannot be used. Each is one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecurityError {
+    #[error("{file}: {problem}")]
+    File { file: String, problem: String },
+    #[error("{certificate} and {key} cannot be used: {problem}")]
+    Identity { certificate: String, key: String, problem: String },
+}
+
+impl SecurityError {
+    fn file(path: &std::path::Path, problem: impl ToString) -> Self {
+        Self::File { file: path.display().to_string(), problem: problem.to_string() }
+    }
+}
