@@ -13,8 +13,8 @@ use tower::{BoxError, Layer, Service, timeout::error::Elapsed};
 
 /// So many calls that fail one after the other open the circuit.
 const FAILURES: u32 = 3;
-/// How long it stays open before a call is let through.
-const OPEN: Duration = Duration::from_secs(1);
+/// How long it stays open before a call is let through; others wait for what becomes of that one.
+const OPEN: Duration = Duration::from_millis(200);
 
 /// Makes [`Breaker`] services that share one circuit.
 #[derive(Clone, Default)]
@@ -30,16 +30,16 @@ struct Circuit {
     why: Option<Status>,
     /// When a call may pass again, while it is open.
     next: Option<Instant>,
+    /// Whether one is on its way that tries.
+    trying: bool,
 }
 
 impl Circuit {
     /// The error of calls that do not pass.
     fn refuses(&mut self) -> Option<Status> {
-        let next = self.next.as_mut()?;
-        let now = Instant::now();
-        if now >= *next {
-            // This one tries; others wait for what becomes of it.
-            *next = now + OPEN;
+        let next = self.next?;
+        if !self.trying && Instant::now() >= next {
+            self.trying = true;
             return None;
         }
         self.why.clone()
@@ -53,6 +53,7 @@ impl Circuit {
             *self = Self::default();
             return;
         };
+        self.trying = false;
         self.failures += 1;
         if self.failures >= FAILURES {
             if self.next.is_none() {
@@ -97,12 +98,21 @@ where
         if let Some(why) = locked(&self.circuit).refuses() {
             return Box::pin(std::future::ready(Err(why.into())));
         }
-        let (answer, circuit) = (self.inner.call(call), self.circuit.clone());
+        let (answer, attempt) = (self.inner.call(call), Attempt(self.circuit.clone()));
         Box::pin(async move {
             let answer = answer.await;
-            locked(&circuit).ended(answer.as_ref().err().and_then(failure));
+            locked(&attempt.0).ended(answer.as_ref().err().and_then(failure));
             answer
         })
+    }
+}
+
+/// A call that passed. One that nobody waits for any more leaves its place to another.
+struct Attempt(Arc<Mutex<Circuit>>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        locked(&self.0).trying = false;
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
 
 use super::CheckpointError;
 
-/// Writes to a temporary name beside `path`, flushes it to the disk, and renames it.
+/// Writes to a temporary name beside `path`, flushes it to the disk, and renames it. Of processes that write the same
+/// file at the same time, one's is there in the end, and whole.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let temporary = path.with_extension("partial");
+    let temporary = path.with_extension(format!("{}.partial", std::process::id()));
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     written.and_then(|()| sync_parent(path)).map_err(|e| {
         let _ = fs::remove_file(&temporary);

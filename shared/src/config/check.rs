@@ -64,11 +64,8 @@ impl Config {
 
     fn check_edge(&self) -> Result<(), Refusal> {
         let edge = &self.edge;
-        let url: Option<http::Uri> = edge.cloud.parse().ok();
-        if !url.is_some_and(|u| u.scheme_str() == Some("http") && u.port().is_some()) {
-            let problem = format!("{:?} is not an address; allowed: http://HOST:PORT", edge.cloud);
-            return Err(("edge.cloud".into(), problem));
-        }
+        check_address("edge.cloud", &edge.cloud)?;
+        edge.standby.iter().try_for_each(|cloud| check_address("edge.standby", cloud))?;
         let name = &edge.model_name;
         if name.is_empty() || name.len() > 64 || name.chars().any(|c| c == '/' || c.is_whitespace())
         {
@@ -170,6 +167,19 @@ pub(super) fn not_negative(key: &str, value: f64) -> Result<(), Refusal> {
         return Ok(());
     }
     Err((key.into(), format!("{value} is out of range; allowed: 0 or more")))
+}
+
+fn check_address(key: &str, address: &str) -> Result<(), Refusal> {
+    let url: Option<http::Uri> = address.parse().ok();
+    let fits =
+        |u: http::Uri| matches!(u.scheme_str(), Some("http" | "https")) && u.port().is_some();
+    match url.is_some_and(fits) {
+        true => Ok(()),
+        false => {
+            let allowed = "http://HOST:PORT, https://HOST:PORT";
+            Err((key.into(), format!("{address:?} is not an address; allowed: {allowed}")))
+        }
+    }
 }
 
 fn one_of(key: &str, value: &str, allowed: &[&str]) -> Result<(), Refusal> {
