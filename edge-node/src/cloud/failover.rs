@@ -13,7 +13,8 @@ use std::{
 use http::Uri;
 use tower::{BoxError, Layer, Service, ServiceExt};
 
-/// How long one address may take to answer, its handshake included.
+/// How long an address may take to answer, its handshake included: the only one, and one of several.
+const ALONE: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// Makes [`Failover`] connectors.
@@ -28,9 +29,13 @@ impl FailoverLayer {
         Self { clouds: clouds.into() }
     }
 
+    fn attempt(&self) -> Duration {
+        if self.clouds.len() == 1 { ALONE } else { ATTEMPT }
+    }
+
     /// How long it may take until all have been tried.
     pub fn patience(&self) -> Duration {
-        ATTEMPT * u32::try_from(self.clouds.len()).unwrap_or(u32::MAX)
+        self.attempt() * u32::try_from(self.clouds.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -38,7 +43,7 @@ impl<C> Layer<C> for FailoverLayer {
     type Service = Failover<C>;
 
     fn layer(&self, inner: C) -> Failover<C> {
-        Failover { inner, clouds: self.clouds.clone(), next: Arc::default() }
+        Failover { inner, layer: self.clone(), next: Arc::default() }
     }
 }
 
@@ -47,7 +52,7 @@ impl<C> Layer<C> for FailoverLayer {
 #[derive(Clone)]
 pub struct Failover<C> {
     inner: C,
-    clouds: Arc<[Uri]>,
+    layer: FailoverLayer,
     next: Arc<AtomicUsize>,
 }
 
@@ -67,14 +72,15 @@ where
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { inner, clouds, next } = self.clone();
+        let Self { inner, layer, next } = self.clone();
+        let (attempt, clouds) = (layer.attempt(), layer.clouds);
         Box::pin(async move {
             let first = next.load(Ordering::Relaxed);
             let mut why: BoxError = "there is no cloud to connect to".into();
             for at in (first..first + clouds.len()).map(|i| i % clouds.len()) {
                 let cloud = &clouds[at];
                 let connecting = inner.clone().oneshot(cloud.clone());
-                why = match tokio::time::timeout(ATTEMPT, connecting).await {
+                why = match tokio::time::timeout(attempt, connecting).await {
                     Ok(Ok(connection)) => {
                         next.store((at + 1) % clouds.len(), Ordering::Relaxed);
                         if clouds.len() > 1 {
@@ -148,7 +154,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_is_left() {
         let layer = clouds(&["hangs", "b"]);
-        assert_eq!(layer.patience(), 2 * ATTEMPT);
+        assert_eq!((layer.patience(), clouds(&["b"]).patience()), (2 * ATTEMPT, ALONE));
         assert_eq!(connect(&mut layer.layer(connector(vec!["b"]))).await, "b");
     }
 
