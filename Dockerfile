@@ -9,7 +9,6 @@ FROM ${BUILDER_IMAGE} AS build
 # CI builds without it: a smaller program is worth no minutes there.
 ARG CARGO_PROFILE_RELEASE_LTO=thin
 ENV CARGO_TARGET_DIR=/target \
-    CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     RUSTFLAGS="-C target-feature=+crt-static"
 
 # The dependencies alone, in a layer that a change to the sources keeps. The stubs lie in another
