@@ -5,13 +5,12 @@
 //! run take them for new connections.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
+use cleave_shared::checkpoint::write_atomic_as;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -136,22 +135,12 @@ fn valid_for(days: u32, names: Vec<String>) -> Result<CertificateParams, String>
     Ok(params)
 }
 
-/// Under a temporary name first, with these permissions from the beginning.
+/// Whole or not at all, in a folder that may not be there yet.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
-    let temporary = path.with_extension("partial");
-    let written = || -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        // What is left of a run that was killed may have other permissions.
-        let _ = fs::remove_file(&temporary);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    written().map_err(|e| format!("{}: {e}", path.display()))
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    write_atomic_as(path, bytes, mode).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

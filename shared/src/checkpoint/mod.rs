@@ -28,7 +28,7 @@ mod travel;
 mod weights_id;
 
 pub use self::{
-    atomic::write_atomic,
+    atomic::{write_atomic, write_atomic_as},
     copies::check_url,
     library::{Library, LibraryError},
     manifest::AdapterBase,

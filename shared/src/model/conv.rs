@@ -161,12 +161,12 @@ impl Conv2d {
         }
         self.window.check(stage, &x)?;
         let Window { stride, padding, .. } = self.window;
+        let bias = self.bias.as_ref().map(|b| b.val());
         if self.groups == 1 {
-            let bias = self.bias.as_ref().map(|b| b.val());
             return Ok(convolve(x, self.weight.val(), bias, Steps { stride, padding }));
         }
         let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups);
-        Ok(conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options))
+        Ok(conv2d(x, self.weight.val(), bias, options))
     }
 }
 

@@ -95,7 +95,7 @@ impl Accepted {
             let peer = Peer::new(address, None);
             return Ok(Self { stream: Either::Left(stream), peer });
         };
-        let acceptor = TlsAcceptor::from(tls.get().as_ref().clone());
+        let acceptor = TlsAcceptor::from(tls.get());
         let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates());
         Ok(Self { stream: Either::Right(stream), peer })

@@ -80,7 +80,7 @@ where
             let tls = tls.ok_or("https needs [security] ca, certificate and key")?;
             let name = ServerName::try_from(name)?;
             // Of now: files may have changed since the last connection.
-            let connector = TlsConnector::from(tls.get().as_ref().clone());
+            let connector = TlsConnector::from(tls.get());
             let stream = connector.connect(name, io).await?;
             Ok(TokioIo::new(Either::Right(stream)))
         })

@@ -161,7 +161,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(edge) = who(&request).filter(|_| self.layer.quota != Quota::default()) else {
+        let limited = self.layer.quota != Quota::default();
+        let Some(edge) = limited.then(|| who(&request)).flatten() else {
             return Box::pin(self.inner.call(request));
         };
         let account = self.layer.account(&edge);

@@ -15,9 +15,9 @@ use super::{Files, Rotating, SecurityError};
 const ALPN: &[u8] = b"h2";
 
 /// What a node that is connected to has.
-pub type ServerTls = Rotating<Arc<ServerConfig>>;
+pub type ServerTls = Rotating<ServerConfig>;
 /// What a node that connects has.
-pub type ClientTls = Rotating<Arc<ClientConfig>>;
+pub type ClientTls = Rotating<ClientConfig>;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -36,7 +36,7 @@ pub fn server(files: Files) -> Result<ServerTls, SecurityError> {
             .with_single_cert(files.chain()?, files.private_key()?)
             .map_err(|e| files.unusable(e))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+        Ok(config)
     })
 }
 
@@ -50,6 +50,6 @@ pub fn client(files: Files) -> Result<ClientTls, SecurityError> {
             .with_client_auth_cert(files.chain()?, files.private_key()?)
             .map_err(|e| files.unusable(e))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+        Ok(config)
     })
 }
