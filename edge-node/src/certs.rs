@@ -1,7 +1,7 @@
 //! `edge-node certs`: a certificate authority for development, and certificates of the nodes.
 //!
-//! A folder for each node has what its `[security]` names: `ca.pem`, `node.pem`, `node-key.pem`. The authority's own
-//! key stays in `ca`, which no node needs. Run again, it signs new certificates with the same authority; nodes that
+//! A folder for each node has what its `[security]` names: `ca.pem`, `node.pem`, `node-key.pem`; an edge's has
+//! `clients.pem` and `clients-key.pem` for `[security.clients]` as well. The authority's own key stays in `ca`, which no node needs. Run again, it signs new certificates with the same authority; nodes that
 //! run take them for new connections.
 
 use std::{
@@ -45,10 +45,13 @@ pub fn make(wanted: &Wanted) -> Result<Vec<PathBuf>, String> {
     // The cloud is a client as well, of its own health check.
     let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let mut folders = vec![folder.join("cloud")];
-    authority.sign(&folders[0], names, &both, *days)?;
+    authority.sign(&folders[0], "node", names, &both, *days)?;
     for edge in edges {
         let own = folder.join(edge);
-        authority.sign(&own, vec![edge.clone()], &both[1..], *days)?;
+        authority.sign(&own, "node", vec![edge.clone()], &both[1..], *days)?;
+        // Another identity: with that of a node it could pass for a cloud.
+        let names = [edge.as_str()].into_iter().chain(HERE).map(str::to_string).collect();
+        authority.sign(&own, "clients", names, &both[..1], *days)?;
         folders.push(own);
     }
     Ok(folders)
@@ -103,10 +106,11 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// A new key and its certificate.
+    /// A new key and its certificate: `STEM-key.pem` and `STEM.pem`.
     fn sign(
         &self,
         folder: &Path,
+        stem: &str,
         names: Vec<String>,
         usages: &[ExtendedKeyUsagePurpose],
         days: u32,
@@ -119,8 +123,9 @@ impl Authority {
         let key = KeyPair::generate().map_err(|e| e.to_string())?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(|e| e.to_string())?;
         write(&folder.join("ca.pem"), self.certificate.as_bytes(), 0o644)?;
-        write(&folder.join("node-key.pem"), key.serialize_pem().as_bytes(), 0o600)?;
-        write(&folder.join("node.pem"), certificate.pem().as_bytes(), 0o644)
+        let key_file = folder.join(format!("{stem}-key.pem"));
+        write(&key_file, key.serialize_pem().as_bytes(), 0o600)?;
+        write(&folder.join(format!("{stem}.pem")), certificate.pem().as_bytes(), 0o644)
     }
 }
 
@@ -174,11 +179,17 @@ mod tests {
             let own = folder.path().join(node);
             let key = own.join("node-key.pem");
             assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-            let files =
-                security::Files { ca: own.join("ca.pem"), certificate: own.join("node.pem"), key };
+            let files = security::Files {
+                ca: own.join("ca.pem"),
+                identity: security::Identity { certificate: own.join("node.pem"), key },
+            };
             security::client(files.clone()).unwrap();
             security::server(files).unwrap();
         }
+        let own = folder.path().join("edge-1");
+        let (certificate, key) = (own.join("clients.pem"), own.join("clients-key.pem"));
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        security::public_server(security::Identity { certificate, key }, security::H2).unwrap();
     }
 
     #[test]

@@ -210,7 +210,10 @@ async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Resu
         NodeCommand::Bottleneck(command) => bottleneck::bottleneck(&config, command).await,
         NodeCommand::Exits(command) => exits::exits(&config, command).await,
         NodeCommand::Adapter(command) => optimize::adapter(&config, command).await,
-        NodeCommand::Health => health::check(config.edge.grpc_listen).await,
+        NodeCommand::Health => match config.security.clients.identity() {
+            None => health::check(config.edge.grpc_listen).await,
+            Some(identity) => health::check_itself(config.edge.grpc_listen, identity).await,
+        },
         NodeCommand::Cloud => cloud_node::serve(config).await,
     }
 }

@@ -1,6 +1,6 @@
 //! How the edge's layers are put together, top to bottom, in one place.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cleave_shared::{
     compute::ComputePool,
@@ -8,12 +8,12 @@ use cleave_shared::{
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
     model::Port,
-    security::{self, Credentials, TlsLayer},
+    security::{self, Credentials, Listener, TlsLayer},
     shutdown, telemetry, wire,
 };
 use http::Uri;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Channel, Endpoint, Server};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
@@ -41,6 +41,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE: u64 = 4;
 /// The cloud leaves a request this much later than the edge does.
 const GRACE: Duration = Duration::from_millis(100);
+/// What a client may take for sending one request: a batch of images over a slow mobile network.
+const UPLOAD: Duration = Duration::from_secs(60);
+/// Calls at once on one connection of a client.
+const MOST_STREAMS: u32 = 256;
 /// How long requests in flight may take once the node was asked to end.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -64,7 +68,10 @@ fn channel(config: &Config, link: &Link, clouds: &[String]) -> Result<Channel, S
         _ => [Duration::from_millis(config.edge.deadline_ms / SILENCE); 2].into(),
     };
     let tls = files.map(security::client).transpose().map_err(|e| format!("[security] {e}"))?;
-    let failover = FailoverLayer::new(uris);
+    let failover = match config.edge.shuffle {
+        true => FailoverLayer::new(uris).shuffled(),
+        false => FailoverLayer::new(uris),
+    };
     let patience = failover.patience();
     let connector = ServiceBuilder::new()
         .layer(failover)
@@ -125,12 +132,8 @@ pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> Clou
 
 /// Serves until SIGTERM or SIGINT. `args` is read again when the configuration file changes.
 pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
-    let allowed = config.security.allows(Plaintext::Clients);
-    let (grpc_address, http_address) = (config.edge.grpc_listen, config.edge.http_listen);
-    security::check_listen("edge.grpc_listen", grpc_address, false, allowed, "clients")?;
-    security::check_listen("edge.http_listen", http_address, false, allowed, "clients")?;
-    let grpc = listen("edge.grpc_listen", config.edge.grpc_listen).await?;
-    let http = listen("edge.http_listen", config.edge.http_listen).await?;
+    let grpc = door(&config, "edge.grpc_listen", config.edge.grpc_listen, security::H2).await?;
+    let http = door(&config, "edge.http_listen", config.edge.http_listen, security::HTTP_1).await?;
 
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = serving_client(&config, &link)?;
@@ -184,6 +187,11 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let grpc_server = Server::builder()
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(MOST_STREAMS)
+        // A request that never ends: its message has to come before its answer is due.
+        .timeout(Duration::from_millis(config.edge.deadline_ms) + UPLOAD)
         .concurrency_limit_per_connection(config.edge.queue)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|e| e.to_string())?)
@@ -194,20 +202,16 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
             text.clone(),
             grpc_limit(&config, &inputs),
         ))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            told(ending.subscribe()),
-        );
+        .serve_with_incoming_shutdown(grpc, told(ending.subscribe()));
     telemetry::metrics::init();
     let router = serve::rest_router(predictor, http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
         .merge(serve::openai_router(text))
         .merge(serve::metrics_router(link));
-    let http_server = axum::serve(http, router).with_graceful_shutdown(told(ending.subscribe()));
+    let http_server = serve::serve_http(http, router, told(ending.subscribe()));
     let servers = async {
-        let (grpc, http) = tokio::join!(grpc_server, http_server);
-        grpc.map_err(|e| format!("gRPC server: {e}"))?;
-        http.map_err(|e| format!("HTTP server: {e}"))
+        let (grpc, ()) = tokio::join!(grpc_server, http_server);
+        grpc.map_err(|e| format!("gRPC server: {e}"))
     };
     tokio::select! {
         outcome = servers => outcome,
@@ -220,6 +224,21 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// Where clients come in: encrypted if the edge has an identity for them.
+async fn door(
+    config: &Config,
+    key: &str,
+    address: SocketAddr,
+    alpn: &'static [u8],
+) -> Result<Listener, String> {
+    let (identity, allowed) =
+        (config.security.clients.identity(), config.security.allows(Plaintext::Clients));
+    security::check_listen(key, address, identity.is_some(), allowed, "clients")?;
+    let tls = identity.map(|identity| security::public_server(identity, alpn)).transpose();
+    let tls = tls.map_err(|e| format!("[security.clients] {e}"))?;
+    Ok(Listener::new(listen(key, address).await?, tls.map(Arc::new)))
 }
 
 async fn told(mut ending: watch::Receiver<bool>) {

@@ -14,7 +14,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::{
     link::TcpConnector,
-    security::{self, Files, TlsLayer},
+    security::{self, Files, Identity, TlsLayer},
 };
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +31,12 @@ pub async fn check_secure(listen: SocketAddr, files: Files) -> Result<(), String
     let name = security::first_name(&files).map_err(problem)?;
     let tls = Arc::new(security::client(files).map_err(problem)?);
     ask("https", listen, TlsLayer::new(Some(tls)).named(name)).await
+}
+
+/// The same of this node's own server, which shows this to its clients and asks them for nothing.
+pub async fn check_itself(listen: SocketAddr, identity: Identity) -> Result<(), String> {
+    let tls = security::to_itself(identity).map_err(|e| format!("[security.clients] {e}"))?;
+    ask("https", listen, TlsLayer::new(Some(Arc::new(tls)))).await
 }
 
 async fn ask(scheme: &str, listen: SocketAddr, tls: TlsLayer) -> Result<(), String> {

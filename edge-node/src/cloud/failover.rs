@@ -21,12 +21,21 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 #[derive(Clone)]
 pub struct FailoverLayer {
     clouds: Arc<[Uri]>,
+    /// Place of the one that is tried first.
+    first: usize,
 }
 
 impl FailoverLayer {
     /// At least one address, in the order in which they are tried first.
     pub fn new(clouds: Vec<Uri>) -> Self {
-        Self { clouds: clouds.into() }
+        Self { clouds: clouds.into(), first: 0 }
+    }
+
+    /// The same, begun at any of them: many edges share the clouds among themselves (as gRPC's `pick_first` with
+    /// `shuffleAddressList`, A62).
+    pub fn shuffled(mut self) -> Self {
+        self.first = rand::random_range(0..self.clouds.len().max(1));
+        self
     }
 
     fn attempt(&self) -> Duration {
@@ -43,7 +52,7 @@ impl<C> Layer<C> for FailoverLayer {
     type Service = Failover<C>;
 
     fn layer(&self, inner: C) -> Failover<C> {
-        Failover { inner, layer: self.clone(), next: Arc::default() }
+        Failover { inner, layer: self.clone(), next: Arc::new(self.first.into()) }
     }
 }
 
@@ -149,6 +158,20 @@ mod tests {
             order.push(connect(&mut failover).await);
         }
         assert_eq!(order, ["a", "c", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shuffled_edges_share_the_clouds() {
+        let hosts = ["a", "b", "c"];
+        let mut taken = std::collections::BTreeMap::<String, usize>::new();
+        for _ in 0..300 {
+            let layer = clouds(&hosts).shuffled();
+            *taken
+                .entry(connect(&mut layer.layer(connector(hosts.to_vec()))).await)
+                .or_default() += 1;
+        }
+        // 100 of each, give or take eight standard deviations.
+        assert!(hosts.iter().all(|h| (35..=165).contains(&taken[*h])), "{taken:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,10 @@ use axum::{
 };
 use tonic::{Code, Status};
 
+/// When a client that found no room may ask again (gRPC's retry design, A6), ms.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const LATER_MS: u32 = 1000;
+
 /// A failed request; the text is one line, meant for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InferError {
@@ -66,7 +70,11 @@ impl InferError {
 
 impl From<InferError> for Status {
     fn from(error: InferError) -> Self {
-        Status::new(error.grpc_code(), error.to_string())
+        let mut status = Status::new(error.grpc_code(), error.to_string());
+        if matches!(error, InferError::Busy(_)) {
+            status.metadata_mut().insert(PUSHBACK, LATER_MS.into());
+        }
+        status
     }
 }
 

@@ -13,6 +13,7 @@
 //!   number lists).
 //! - `grpc_stream` is `ModelStreamInfer`, token by token; `openai` has the same for OpenAI's clients.
 //!   Both are forms of `text`, which makes text of what a [`Generator`] yields.
+//! - `http` is the server under the REST routes.
 //! - `error` gives each failure its gRPC code and its HTTP status.
 
 mod error;
@@ -24,6 +25,7 @@ mod generator;
 mod grpc;
 mod grpc_stream;
 mod grpc_stream_request;
+mod http;
 mod input;
 mod json_data;
 mod metrics;
@@ -44,6 +46,7 @@ use cleave_shared::{model::Port, wire::NamedTensors};
 pub use error::InferError;
 pub use generator::{Event, Events, Finish, Generation, Generator, Sampling};
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
+pub use http::serve_http;
 pub use metrics::metrics_router;
 pub use openai::openai_router;
 pub use rest::rest_router;

@@ -15,6 +15,7 @@ mod exits;
 mod faulty_link;
 mod generation;
 mod groups;
+mod hostile;
 mod inference;
 mod inspect;
 mod large;

@@ -156,6 +156,8 @@ pub struct EdgeConfig {
     pub cloud: String,
     /// Clouds that answer requests when that one does not, in this order.
     pub standby: Vec<String>,
+    /// Whether the edge begins with any of them, so that many edges share the clouds.
+    pub shuffle: bool,
     /// Times that a request is sent again when it was lost.
     pub retries: u32,
     /// What becomes of a request that no cloud answers.
@@ -345,6 +347,7 @@ impl Default for EdgeConfig {
         Self {
             cloud: "http://127.0.0.1:50051".into(),
             standby: Vec::new(),
+            shuffle: false,
             retries: 3,
             fallback: Fallback::Refuse,
             grpc_listen: ([127, 0, 0, 1], 8001).into(),

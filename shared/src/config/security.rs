@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::security::{Files, Quota};
+use crate::security::{Files, Identity, Quota};
 
 /// Of either node; the files differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,34 @@ pub struct SecurityConfig {
     pub edges: Vec<String>,
     /// What each edge may take of the cloud.
     pub quota: QuotaConfig,
+    /// The edge's identity towards its own clients.
+    pub clients: ClientsConfig,
     /// What may leave this machine unencrypted.
     pub plaintext: Vec<Plaintext>,
+}
+
+/// PEM; none: clients are served unencrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientsConfig {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+impl ClientsConfig {
+    pub fn identity(&self) -> Option<Identity> {
+        Some(Identity { certificate: self.certificate.clone()?, key: self.key.clone()? })
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let missing = match (&self.certificate, &self.key) {
+            (Some(_), None) => "key",
+            (None, Some(_)) => "certificate",
+            _ => return Ok(()),
+        };
+        let problem = "is missing: certificate and key belong together";
+        Err((format!("security.clients.{missing}"), problem.into()))
+    }
 }
 
 /// Of each edge; 0 is no limit.
@@ -65,7 +91,7 @@ impl SecurityConfig {
     /// None without an identity.
     pub fn files(&self) -> Option<Files> {
         let (ca, certificate) = (self.ca.clone()?, self.certificate.clone()?);
-        Some(Files { ca, certificate, key: self.key.clone()? })
+        Some(Files { ca, identity: Identity { certificate, key: self.key.clone()? } })
     }
 
     pub fn allows(&self, plaintext: Plaintext) -> bool {
@@ -74,6 +100,7 @@ impl SecurityConfig {
 
     /// A refused key, and why.
     pub(super) fn check(&self) -> Result<(), (String, String)> {
+        self.clients.check()?;
         let parts = [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)];
         let missing = parts.iter().find(|(_, path)| path.is_none());
         match missing {

@@ -14,7 +14,13 @@ use super::SecurityError;
 pub struct Files {
     /// Certificates that may have signed the other node's.
     pub ca: PathBuf,
-    /// This node's, and those between it and the one that the other node trusts.
+    pub identity: Identity,
+}
+
+/// Who a server says it is: two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's, and those between it and the one that its peers trust.
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
@@ -22,7 +28,7 @@ pub struct Files {
 impl Files {
     /// All of them, whose changes are looked for.
     pub fn paths(&self) -> Vec<PathBuf> {
-        vec![self.ca.clone(), self.certificate.clone(), self.key.clone()]
+        [vec![self.ca.clone()], self.identity.paths()].concat()
     }
 
     pub(super) fn roots(&self) -> Result<RootCertStore, SecurityError> {
@@ -31,6 +37,12 @@ impl Files {
             roots.add(certificate).map_err(|e| SecurityError::file(&self.ca, e))?;
         }
         Ok(roots)
+    }
+}
+
+impl Identity {
+    pub fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificate.clone(), self.key.clone()]
     }
 
     pub(super) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, SecurityError> {

@@ -3,12 +3,14 @@
 //! Each node has three PEM files: its certificate, its key, and the certificates of those that may sign the other
 //! node's ([`Files`]). They are read again when they change ([`Rotating`]), for new connections. The edge's layer
 //! around its connector is [`TlsLayer`], above the simulated link, so that handshakes and records take the radio's
-//! time as well; the cloud's socket is a [`Listener`], which tells who is at the other end ([`Peer`]); and
+//! time as well; a node's socket is a [`Listener`], whose connections
+//! ([`Accepted`]) tell who is at the other end ([`Peer`]), and end where nothing is said; and
 //! [`AdmitLayer`] decides whether that edge is served, [`QuotaLayer`] how much. docs/threat-model.md says what each of these is for.
 
 mod accept;
 mod admit;
 mod connect;
+mod connection;
 mod files;
 mod peer;
 mod plaintext;
@@ -18,15 +20,16 @@ mod tls;
 mod token;
 
 pub use self::{
-    accept::{Accepted, Listener},
+    accept::Listener,
     admit::{Admission, AdmitLayer},
     connect::TlsLayer,
-    files::Files,
+    connection::Accepted,
+    files::{Files, Identity},
     peer::{Edge, Peer, first_name},
     plaintext::{check_dial, check_listen},
     quota::{Quota, QuotaLayer},
     rotating::Rotating,
-    tls::{ClientTls, ServerTls, client, server},
+    tls::{ClientTls, H2, HTTP_1, ServerTls, client, public_server, server, to_itself},
     token::{Credentials, Tokens},
 };
 

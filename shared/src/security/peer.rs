@@ -28,9 +28,9 @@ impl Peer {
 
 /// The name under which a node with this identity is known.
 pub fn first_name(files: &Files) -> Result<String, SecurityError> {
-    let chain = files.chain()?;
+    let chain = files.identity.chain()?;
     let name = chain.first().and_then(name_of);
-    name.ok_or_else(|| SecurityError::file(&files.certificate, "has no DNS name"))
+    name.ok_or_else(|| SecurityError::file(&files.identity.certificate, "has no DNS name"))
 }
 
 /// The first DNS name among the subject's alternative names (RFC 5280, 4.2.1.6).

@@ -41,7 +41,7 @@ pub fn check_dial(key: &str, uri: &Uri, identity: bool, allowed: bool) -> Result
 fn remedy(entry: &str) -> String {
     let certificates = match entry {
         "link" => "set [security] ca, certificate and key (edge-node certs makes the files), or ",
-        _ => "listen on 127.0.0.1 behind a proxy that encrypts, or ",
+        _ => "set [security.clients] certificate and key, or ",
     };
     format!("{certificates}allow it with security.plaintext = [\"{entry}\"]")
 }

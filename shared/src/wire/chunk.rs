@@ -71,8 +71,7 @@ impl<M: Carrier> Assembler<M> {
     /// Refuses a message whose tensors say they have more than `limit` bytes together, as they are sent
     /// or as they are once they are decoded.
     ///
-    /// Memory is reserved for what a tensor says, but the system backs it with pages only as
-    /// chunks fill it: a peer that lies about the length costs address space.
+    /// Memory grows with what comes, not with what is announced.
     pub fn new(mut message: M, limit: usize) -> Result<Self, WireError> {
         let mut open = VecDeque::new();
         let limit = limit as u64;
@@ -87,8 +86,8 @@ impl<M: Carrier> Assembler<M> {
                 return Err(WireError::Chunk { name: tensor.name.clone(), problem });
             }
             if tensor.data.len() < whole {
-                let mut bytes = BytesMut::with_capacity(whole);
-                bytes.extend_from_slice(&std::mem::take(&mut tensor.data));
+                let mut bytes = BytesMut::new();
+                append(&mut bytes, &std::mem::take(&mut tensor.data), whole);
                 open.push_back((index, bytes, whole));
             }
         }
@@ -114,7 +113,7 @@ impl<M: Carrier> Assembler<M> {
             let problem = format!("a chunk of {} bytes, {room} are missing", chunk.len());
             return Err(WireError::Chunk { name, problem });
         }
-        bytes.extend_from_slice(&chunk);
+        append(bytes, &chunk, *whole);
         if bytes.len() == *whole {
             let (index, bytes, _) = self.open.pop_front().expect("the front was just filled");
             self.message.tensors()[index].data = bytes.freeze();
@@ -134,6 +133,16 @@ impl<M: Carrier> Assembler<M> {
             }
         }
     }
+}
+
+/// Room for as much again as has come, up to the whole: the allocator moves large blocks by their pages, without
+/// copying (mremap).
+fn append(bytes: &mut BytesMut, chunk: &[u8], whole: usize) {
+    let needed = bytes.len() + chunk.len();
+    if needed > bytes.capacity() {
+        bytes.reserve(needed.saturating_mul(2).min(whole) - bytes.len());
+    }
+    bytes.extend_from_slice(chunk);
 }
 
 /// Bytes that a tensor takes here: what is sent, or what a codec makes of it.
