@@ -159,6 +159,7 @@ class Processes:
             "cloud killed": self.kill_cloud,
             "cloud paused": self.pause_cloud,
             "link cut": self.cut_link,
+            "all links cut": self.cut_all,
             "link silent": self.silence_link,
             "link slow": self.slow_link,
             "bytes corrupted": self.corrupt_link,
@@ -179,6 +180,11 @@ class Processes:
 
     async def cut_link(self, draw):
         draw.choice(self.proxies).cut(draw.uniform(0, 2))
+
+    async def cut_all(self, draw):
+        seconds = draw.uniform(0.5, 3)
+        for proxy in self.proxies:
+            proxy.cut(seconds)
 
     async def silence_link(self, draw):
         draw.choice(self.proxies).hold(draw.uniform(0.5, 4))

@@ -12,7 +12,7 @@ class Proxy:
     """Carries bytes to `port` of this machine, until it is cut, held, slowed or made to lie."""
 
     def __init__(self, port):
-        self.port, self.listen = port, None
+        self.port, self.listen, self.server = port, None, None
         self.open = set()
         self.refused_until = self.held_until = self.slow_until = 0.0
         self.corrupt = 0
@@ -20,7 +20,7 @@ class Proxy:
 
     async def start(self, listen):
         self.listen = listen
-        await asyncio.start_server(self.accept, "127.0.0.1", listen)
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", listen)
 
     def cut(self, seconds):
         """Ends all connections, and lets none in for a while."""
@@ -51,6 +51,9 @@ class Proxy:
         self.open |= {writer, down}
         try:
             await asyncio.gather(self.carry(reader, down), self.carry(up, writer))
+        except asyncio.CancelledError:
+            # The soak is over.
+            pass
         finally:
             self.open -= {writer, down}
             for end in (writer, down):
@@ -70,6 +73,6 @@ class Proxy:
                     block = block[:middle] + bytes([block[middle] ^ 0x10]) + block[middle + 1:]
                 writer.write(block)
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
+        except OSError:
             pass
         writer.transport.abort()

@@ -1,6 +1,7 @@
 //! `GET /metrics`, in Prometheus' text format.
 
 use axum::{Router, extract::State, routing::get};
+use super::rest::wrong_method;
 use cleave_shared::{
     link::{self, Link},
     telemetry,
@@ -10,7 +11,10 @@ use cleave_shared::{
 const OWN: &str = "self";
 
 pub fn metrics_router(link: Link) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(link)
+    Router::new()
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(link)
 }
 
 async fn metrics(State(link): State<Link>) -> String {

@@ -176,7 +176,7 @@ async fn unknown_path(uri: Uri) -> Response {
     http_error(StatusCode::NOT_FOUND, &format!("no such path: {path}; the API is under /v2"))
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response {
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
     let (method, path) = (shown(method.as_str()), shown(uri.path()));
     let message = format!("{path} does not take {method}; see the Allow header");
     http_error(StatusCode::METHOD_NOT_ALLOWED, &message)

@@ -10,7 +10,7 @@ use std::{
 use cleave_shared::health;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
-use crate::nodes::{CONFIG, Nodes, digits, output, refused, split_point};
+use crate::nodes::{CONFIG, Nodes, digits, eventually, output, refused, split_point};
 
 /// A cloud and an edge that know each other. Nothing runs yet.
 async fn acquainted() -> Nodes {
@@ -226,4 +226,48 @@ async fn nothing_leaves_the_machine_unencrypted_by_mistake() {
     nodes.cloud_sets.push("security.plaintext=[\"link\"]".into());
     nodes.launch_cloud();
     nodes.cloud_healthy().await;
+}
+
+/// `curl` on the edge's REST port: the status, or what it says against the connection.
+async fn curl(nodes: &Nodes, scheme: &str, words: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "20", "--output", "/dev/null"]);
+    command.args(["--write-out", "%{http_code}"]).args(words);
+    command.arg(format!("{scheme}://localhost:{}/v2/health/ready", nodes.http_port));
+    let output = output(command).await;
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    String::from_utf8_lossy(&said).trim().into()
+}
+
+#[tokio::test]
+async fn clients_of_the_edge_are_encrypted_if_it_has_an_identity_for_them() {
+    let mut nodes = Nodes::new(CONFIG);
+    certify(&nodes, "certs").await;
+    certify(&nodes, "others").await;
+    let own = nodes.path().join("certs/edge");
+    let set = |key, name| format!("security.clients.{key}={}", own.join(name).display());
+    nodes.edge_sets = vec![set("certificate", "clients.pem"), set("key", "clients-key.pem")];
+    // Other machines may reach it then.
+    nodes.edge_sets.push(format!("edge.http_listen=0.0.0.0:{}", nodes.http_port));
+    nodes.start_cloud().await;
+    nodes.launch_edge();
+    let healthy = async || {
+        let output = output(nodes.edge_command(&["health"])).await;
+        output.status.success().then_some(())
+    };
+    eventually("a healthy edge", healthy).await.unwrap_or_else(|| panic!("{}", nodes.logs()));
+
+    let ca = |folder: &str| nodes.path().join(folder).join("ca/ca.pem").display().to_string();
+    let (right, wrong) = (ca("certs"), ca("others"));
+    assert_eq!(curl(&nodes, "https", &["--cacert", &right]).await, "200");
+    let stranger = curl(&nodes, "https", &["--cacert", &wrong]).await;
+    assert!(stranger.contains("certificate"), "{stranger}");
+    let old = curl(&nodes, "https", &["--cacert", &right, "--tls-max", "1.2"]).await;
+    assert!(old.contains("alert protocol version"), "{old}");
+    assert!(curl(&nodes, "http", &[]).await.starts_with("curl: "), "it speaks without TLS");
+    let plain = health::check(([127, 0, 0, 1], nodes.grpc_port).into()).await;
+    assert!(plain.is_err(), "without TLS the edge says nothing");
+
+    nodes.edge_sets.remove(1);
+    assert!(refused(nodes.edge_command(&["serve"])).await.contains("security.clients.key"));
 }
