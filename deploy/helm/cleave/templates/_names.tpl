@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 
 {{- define "cleave.serviceAccount" -}}
-{{- default (include "cleave.fullname" .) .Values.serviceAccount.name -}}
+{{- default (ternary (include "cleave.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end }}
 
 {{/* An image and a chart of the same version belong together, unless a tag or a digest says otherwise. */}}
