@@ -1,13 +1,15 @@
-"""The Helm chart, rendered by helm and compared with Kubernetes' own schemas: deploy_chart.py HELM
+"""The Helm chart, rendered by helm and compared with Kubernetes' own schemas: deploy_chart.py HELM FOLDER_OF_NODES
 
-Every set of values below is validated strictly for each version of VERSIONS, and what it must lead to is checked; every
-set of bad ones must be refused. Prints a line for each, and exits with 1 at the first that fails.
+Every set of values below is validated strictly for each version of VERSIONS, the nodes must take the configuration and
+the variables that it leads to, and what else it must lead to is checked; every set of bad ones must be refused. Prints a
+line for each, and exits with 1 at the first that fails.
 """
 
+import os
 import re
 import subprocess
 import sys
-import tomllib
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -20,7 +22,7 @@ VERSIONS = ["1.30", "1.35", "1.36", "1.37"]
 FOREIGN = {"Issuer", "Certificate", "PodMonitor"}
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/cleave"
-HELM = sys.argv[1]
+HELM, NODES = sys.argv[1:3]
 
 
 def check(what, ok, found=""):
@@ -90,8 +92,25 @@ def check_pods(documents):
             check(f"{component} {what}", ok, yaml.safe_dump(pod))
         mounts = {m["name"] for m in container["volumeMounts"]}
         check(f"{component} mounts its volumes", mounts == {v["name"] for v in pod["volumes"]}, mounts)
-        toml = documents["ConfigMap/cleave"]["data"]["cleave.toml"]
-        check("cleave.toml is TOML", tomllib.loads(toml))
+
+
+def check_nodes(documents):
+    """Both nodes take their cleave.toml and their variables: a health check begins by reading them."""
+    data = documents["ConfigMap/cleave"]["data"]
+    for component, pod in pods(documents).items():
+        with tempfile.TemporaryDirectory() as folder:
+            (mount,) = [v["configMap"]["items"] for v in pod["volumes"] if v["name"] == "config"]
+            for item in mount:
+                path = Path(folder) / item["path"]
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(data[item["key"]])
+            # Of a secret nothing but that it is there is known here.
+            given = {name: value or "secret" for name, value in variables(pod).items()}
+            inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CLEAVE_", "AWS_"))}
+            command = [Path(NODES) / f"{component}-node", "health", "--config", f"{folder}/cleave.toml"]
+            outcome = subprocess.run(command, env=inherited | given, capture_output=True, text=True, timeout=30)
+            # 2: the configuration is refused. 1: no node is there to be healthy.
+            check(f"the {component} takes its configuration", outcome.returncode in (0, 1), outcome.stderr)
 
 
 def check_drain(documents):
@@ -259,11 +278,18 @@ GOOD = {
         },
         lambda documents: check("reached from outside", "Service/cleave-cloud-external" in documents),
     ),
+    "a model from a volume": (
+        {
+            "config": 'split_point = "auto"\nmodel = "resnet18"\n[weights]\nfile = "/models/resnet18"\n',
+            "models": {"existingClaim": "models"},
+        },
+        lambda documents: check("a mount", "/models" in str(pods(documents)["cloud"]["containers"][0]["volumeMounts"])),
+    ),
     "everything else": (
         {
+            "config": '[link]\nprofile = "mine"\n',
             "imagePullSecrets": [{"name": "registry"}],
-            "linkProfiles": {"mine": "[uplink]\nrate_mbps = 10\n"},
-            "models": {"existingClaim": "models"},
+            "linkProfiles": {"mine": (ROOT / "config/links/wifi.toml").read_text()},
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
             "serviceAccount": {"annotations": {"a": "b"}},
             "networkPolicy": {"clients": [{"podSelector": {}}]},
@@ -316,6 +342,7 @@ for name, (values, expect) in GOOD.items():
     validate(documents, VERSIONS)
     check_pods(documents)
     check_selectors(documents)
+    check_nodes(documents)
     expect(documents)
     kinds = sorted({d["kind"] for d in documents.values()} & FOREIGN)
     aside = f", but {' and '.join(kinds)}, of which there is no schema" if kinds else ""
@@ -332,7 +359,14 @@ for values, word in BAD:
     check(f"{values} is refused", outcome.returncode != 0 and word in found, found)
     print(f"ok refused: {values}")
 
-# A validator that lets everything pass would be none.
+# Validators that let everything pass would be none.
+misspelt = render({"config": "split_pint = 4\n"})
+try:
+    check_nodes(misspelt)
+    sys.exit("FAILED a misspelt key is refused: it was taken")
+except SystemExit as refusal:
+    check("a misspelt key is refused", "split_pint: unknown key" in str(refusal), refusal)
+    print("ok refused: a misspelt key")
 broken = render({})
 broken["Deployment/cleave-cloud"]["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
 try:
@@ -340,4 +374,4 @@ try:
     check("a misspelt field is refused", False, "it was taken")
 except kubernetes_validate.ValidationError:
     print("ok refused: a misspelt field")
-print(f"{len(GOOD) + len(BAD) + 1} passed, 0 failed")
+print(f"{len(GOOD) + len(BAD) + 2} passed, 0 failed")
