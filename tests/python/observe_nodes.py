@@ -31,8 +31,8 @@ BIN = Path(sys.argv[1]).resolve()
 # The name that the manifests' certificates are for, and its address here.
 SERVICE, HERE = "cleave-cloud.cleave.svc", "localhost"
 SERVING = b"\x08\x01"
-# Two scrapes make a rate.
-SCRAPE_S, WINDOW_S = 1, 20
+# Of rates: longer than all of this takes.
+SCRAPE_S, WINDOW_S = 1, 120
 TOKENS = """
 split_point = 1
 [model]
@@ -211,6 +211,8 @@ class Requests(threading.Thread):
                 self.answers += 1
             except urllib.error.HTTPError as error:
                 self.failed = f"{error}: {error.read().decode()}"
+            except OSError as error:
+                self.failed = str(error)
             time.sleep(0.02)
 
 
@@ -290,9 +292,10 @@ def dashboard():
 def adapted(names):
     """What prometheus-adapter would ask for each metric: its templates are Go's, with << and >>."""
     rules = yaml.safe_load((ROOT / "deploy/observe/prometheus-adapter.yaml").read_text())["rules"]["custom"]
-    for name in sorted(names):
+    for name in sorted(set(names)):
         fits = [rule for rule in rules if adapts(rule, name)]
-        check(f"one rule of prometheus-adapter.yaml for {name}", len(fits) == 1, fits)
+        if len(fits) != 1:
+            sys.exit(f"FAILED rules of prometheus-adapter.yaml for {name}: one, not {len(fits)}")
         expression = fits[0]["metricsQuery"].replace("<<.Series>>", name).replace("<<.GroupBy>>", "pod")
         yield name, expression.replace("<<.LabelMatchers>>", 'namespace="cleave"')
 
@@ -303,11 +306,15 @@ def adapts(rule, name):
     return re.fullmatch(pattern, name) and not any(re.search(no, name) for no in without)
 
 
-def check_data(prometheus, queries):
-    for what, expression in queries:
-        result = eventually(f"data of {what}: {expression}", lambda: prometheus.query(expression), 15)
+def check_data(prometheus, what, queries):
+    queries = list(queries)
+    for name, expression in queries:
+        # Two scrapes make a rate.
+        result = eventually(f"{what}: {name}: {expression}", lambda: prometheus.query(expression), 20)
         values = [float(series["value"][1]) for series in result]
-        check(f"data of {what}", all(value == value for value in values), f"{expression}: {values}")
+        if any(value != value for value in values):
+            sys.exit(f"FAILED {what}: {name}: {expression}: {values}")
+    check(f"data of {what}, {len(queries)} expressions", queries)
 
 
 def metrics_of(folder, texts):
@@ -348,19 +355,21 @@ def observe(folder, started):
     targets = {"edge": [place.http, token_http], "cloud": [place.metrics, token_metrics]}
     prometheus = Prometheus(folder, targets)
     try:
+        # What is counted before the first scrape is no rate.
+        eventually("all targets", lambda: len(prometheus.query("up == 1")) == 4)
         requests = Requests(place.http)
         requests.start()
         generate(token_port)
-        eventually("answers", lambda: requests.answers > 100 or requests.failed)
+        packets = f"sum(rate(cleave_link_packets_total[{WINDOW_S}s])) > 0"
+        eventually("packets", lambda: requests.failed or requests.answers > 20 and prometheus.query(packets))
         cloud_text = get(f"http://127.0.0.1:{place.metrics}/metrics")
         check("the cloud ends when it is asked to", cloud.stop() == 0, cloud.log.read_text()[-2000:])
         before = requests.answers
-        eventually("answers without the cloud", lambda: requests.answers > before + 50 or requests.failed)
-        time.sleep(3 * SCRAPE_S)
-        check_data(prometheus, dashboard())
+        eventually("answers without the cloud", lambda: requests.answers > before + 20 or requests.failed)
+        check_data(prometheus, "the dashboard", dashboard())
         exposed = get(f"http://127.0.0.1:{place.http}/metrics")
         token_text = get(f"http://127.0.0.1:{token_metrics}/metrics")
-        check_data(prometheus, adapted(set(re.findall(r"^# TYPE (\S+)", token_text, re.M))))
+        check_data(prometheus, "prometheus-adapter.yaml", adapted(re.findall(r"^# TYPE (\S+)", token_text + exposed, re.M)))
         requests.stop = True
         requests.join(30)
         check(f"{requests.answers} answers, none an error", requests.failed is None, requests.failed)
