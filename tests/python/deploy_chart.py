@@ -191,6 +191,15 @@ def of_plaintext(documents):
     check("no keys", not any(v["name"] == "identity" for v in cloud["volumes"] + edge["volumes"]))
 
 
+def of_clients(documents):
+    edge = pods(documents)["edge"]
+    container, known = edge["containers"][0], variables(edge)
+    check("nothing is unencrypted", known["CLEAVE_SECURITY__PLAINTEXT"] == "[]", known)
+    check("an identity for clients", known["CLEAVE_SECURITY__CLIENTS__KEY"] == "/clients/tls.key", known)
+    check("ready by its own client", "exec" in container["readinessProbe"], container["readinessProbe"])
+    check("alive over TLS", container["livenessProbe"]["httpGet"]["scheme"] == "HTTPS", container["livenessProbe"])
+
+
 def of_store(documents):
     for component, pod in pods(documents).items():
         environment = {v["name"]: v for v in pod["containers"][0]["env"]}
@@ -241,6 +250,7 @@ GOOD = {
         of_certificates,
     ),
     "without TLS": ({"security": {"mutualTls": False}}, of_plaintext),
+    "TLS for clients": ({"security": {"clientsSecret": "edge-clients"}}, of_clients),
     "a bucket": (
         {
             "runs": {

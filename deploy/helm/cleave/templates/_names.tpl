@@ -61,5 +61,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 prometheus.io/scrape: "true"
 prometheus.io/port: {{ .port | quote }}
 prometheus.io/path: /metrics
+{{- if eq .scheme "HTTPS" }}
+prometheus.io/scheme: https
+{{- end }}
 {{- end }}
 {{- end }}
