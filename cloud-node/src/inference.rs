@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use cleave_shared::{
     codec::F32,
     compute::ComputePool,
+    telemetry::trace,
     wire::{self, v1},
 };
 use tonic::Status;
@@ -58,8 +59,15 @@ impl Inference {
         };
         let reply: Result<v1::InferReply, Status> =
             self.pool.run(job).await.map_err(compute_status)?;
+        let reply = reply?;
+        trace::record_parts(&[
+            ("queue", reply.queue_ms),
+            ("decode", reply.decode_ms),
+            ("tail", reply.tail_ms),
+            ("encode", reply.encode_ms),
+        ]);
         let (sent_ns, instance) = (self.clock.now_ns(), self.clock.instance);
-        Ok(v1::InferReply { received_ns, sent_ns, instance, ..reply? })
+        Ok(v1::InferReply { received_ns, sent_ns, instance, ..reply })
     }
 }
 

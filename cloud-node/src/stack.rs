@@ -8,7 +8,8 @@ use cleave_shared::{
     config::{Config, Plaintext, SecurityConfig},
     listen::listen,
     security::{self, Admission, AdmitLayer, Listener, QuotaLayer, ServerTls, Tokens},
-    shutdown, telemetry,
+    shutdown,
+    telemetry::{self, trace::TraceLayer},
     wire::{
         self,
         v1::{group_service_server::GroupServiceServer, split_service_server::SplitServiceServer},
@@ -43,6 +44,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         telemetry::metrics::init();
         serve_metrics(listen("cloud.metrics_listen", address).await?);
     }
+    telemetry::trace::start("cloud-node", &config.trace)?;
     let (ending, ended) = watch::channel(false);
     let (service, groups) = services(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
@@ -59,6 +61,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
+        .layer(TraceLayer)
         // Who is not known gets no further.
         .layer(AdmitLayer::new(admission))
         // Nor does one that asks for more than its share.
@@ -80,7 +83,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         let _ = ending.send(true);
     };
     let mut asked = ending.subscribe();
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = server.serve_with_incoming_shutdown(incoming, drained) => {
             outcome.map_err(|e| format!("server: {e}"))
         }
@@ -91,7 +94,9 @@ pub async fn serve(config: Config) -> Result<(), String> {
             tracing::warn!("requests were still running; ended without them");
             Ok(())
         }
-    }
+    };
+    telemetry::trace::flush();
+    outcome
 }
 
 /// How the socket is encrypted; none where that is not asked for.

@@ -13,6 +13,7 @@ use cleave_shared::{
     compute::{ComputeError, ComputePool},
     config::Config,
     model::ModelError,
+    telemetry::trace,
     text::Tokenizer,
     wire::{self, NamedTensors, v1},
 };
@@ -143,9 +144,12 @@ impl SplitPredictor {
     ) -> Result<NamedTensors, InferError> {
         let agreement = deployed.agreement.clone();
         let call = InferCall { agreement, activation, output_bytes };
+        let begin = Instant::now();
         let answer = self.cloud.clone().oneshot(call).await;
         let InferAnswer { reply, uplink_ms, downlink_ms } =
             answer.map_err(|e| cloud_error(&self.config.edge.cloud, e))?;
+        trace::record("uplink", ms_since(begin), uplink_ms);
+        trace::record("downlink", downlink_ms, downlink_ms);
         timing.uplink_ms = uplink_ms;
         // What the cloud does beside the tail belongs to the codec; waiting belongs to the tail.
         timing.tail_ms = reply.tail_ms + reply.queue_ms;
@@ -155,6 +159,7 @@ impl SplitPredictor {
             .map_err(|e| InferError::Internal(format!("the cloud's answer: {e}")))?;
         timing.encode_ms += reply.encode_ms;
         timing.decode_ms = ms_since(begin) + reply.decode_ms;
+        trace::record("decode", ms_since(begin), ms_since(begin));
         Ok(output)
     }
 }
@@ -225,6 +230,7 @@ impl SplitPredictor {
     ) -> Result<Prediction, InferError> {
         let Head { result, left, output_bytes, head_ms, encode_ms } =
             self.head(deployed.clone(), query, exits).await?;
+        trace::record_parts(&[("head", head_ms), ("encode", encode_ms)]);
         let mut timing = Timing { head_ms, ..Timing::default() };
         if left.is_none() {
             let (split, output_bytes) = (deployed.target.split, output_bytes as u64);

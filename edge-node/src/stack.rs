@@ -9,7 +9,9 @@ use cleave_shared::{
     listen::listen,
     model::Port,
     security::{self, Credentials, Listener, TlsLayer},
-    shutdown, telemetry, wire,
+    shutdown,
+    telemetry::{self, trace::TraceLayer},
+    wire,
 };
 use http::Uri;
 use tokio::sync::watch;
@@ -135,6 +137,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let grpc = door(&config, "edge.grpc_listen", config.edge.grpc_listen, security::H2).await?;
     let http = door(&config, "edge.http_listen", config.edge.http_listen, security::HTTP_1).await?;
 
+    telemetry::trace::start("edge-node", &config.trace)?;
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = serving_client(&config, &link)?;
     let pool = ComputePool::new(config.edge.threads, config.edge.queue, config.edge.machine());
@@ -185,6 +188,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let inputs = config.model.inputs();
     let (ending, _) = watch::channel(false);
     let grpc_server = Server::builder()
+        .layer(TraceLayer)
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -207,13 +211,14 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let router = serve::rest_router(predictor, http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
         .merge(serve::openai_router(text))
-        .merge(serve::metrics_router(link));
+        .merge(serve::metrics_router(link))
+        .layer(TraceLayer);
     let http_server = serve::serve_http(http, router, told(ending.subscribe()));
     let servers = async {
         let (grpc, ()) = tokio::join!(grpc_server, http_server);
         grpc.map_err(|e| format!("gRPC server: {e}"))
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = servers => outcome,
         () = async {
             shutdown::requested().await;
@@ -223,7 +228,9 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
             tracing::warn!("requests were still running; ended without them");
             Ok(())
         }
-    }
+    };
+    telemetry::trace::flush();
+    outcome
 }
 
 /// Where clients come in: encrypted if the edge has an identity for them.

@@ -16,6 +16,7 @@ use cleave_shared::{
     codec::F32,
     profile::{self, ComputeProfile},
     security::Credentials,
+    telemetry::trace,
     wire::{
         self, NamedTensors,
         v1::{
@@ -25,7 +26,11 @@ use cleave_shared::{
     },
 };
 use tokio::sync::Notify;
-use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use self::clock::ClockOffset;
 pub use self::{
@@ -35,8 +40,20 @@ pub use self::{
 /// Largest set of weights that is fetched, bytes; a limit against a broken peer, not a size.
 const MAX_WEIGHTS_BYTES: usize = 8 << 30;
 
-/// A channel whose calls say who asks.
-type Known = InterceptedService<Channel, Credentials>;
+/// A channel whose calls say who asks, and for which request.
+type Known = InterceptedService<Channel, Caller>;
+
+/// What is added to each call.
+#[derive(Clone)]
+struct Caller(Credentials);
+
+impl Interceptor for Caller {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let mut request = self.0.call(request)?;
+        trace::inject(request.metadata_mut());
+        Ok(request)
+    }
+}
 
 /// One cloud node, over one channel; clones share both.
 #[derive(Clone)]
@@ -73,9 +90,10 @@ pub struct InferAnswer {
 
 impl CloudClient {
     pub fn new(channel: Channel, credentials: Credentials, address: &str) -> Self {
-        let groups = GroupServiceClient::with_interceptor(channel.clone(), credentials.clone())
+        let caller = Caller(credentials);
+        let groups = GroupServiceClient::with_interceptor(channel.clone(), caller.clone())
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
-        let client = SplitServiceClient::with_interceptor(channel, credentials)
+        let client = SplitServiceClient::with_interceptor(channel, caller)
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
         let clock = Mutex::default();
         let (start, lost) = (Instant::now(), Notify::new());

@@ -27,7 +27,18 @@ impl Config {
         }
         self.security.check()?;
         self.plan.check(self.model.stage_count())?;
+        self.check_trace()?;
         self.check_train()
+    }
+
+    fn check_trace(&self) -> Result<(), Refusal> {
+        if let Some(endpoint) = &self.trace.otlp {
+            check_address("trace.otlp", endpoint)?;
+        }
+        match (0.0..=1.0).contains(&self.trace.share) {
+            true => Ok(()),
+            false => Err(("trace.share".into(), "is not from 0 to 1".into())),
+        }
     }
 
     fn check_split(&self) -> Result<(), Refusal> {

@@ -60,6 +60,7 @@ pub struct Config {
     pub runs: RunsConfig,
     pub security: SecurityConfig,
     pub log: LogConfig,
+    pub trace: TraceConfig,
 }
 
 /// What the edge does without a cloud.
@@ -233,6 +234,22 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// Where each request's trace goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceConfig {
+    /// An OpenTelemetry collector's gRPC address, `http://host:4317`; nowhere without it.
+    pub otlp: Option<String>,
+    /// Share of the requests that are traced whose client has not decided, 0 to 1.
+    pub share: f64,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        Self { otlp: None, share: 1.0 }
+    }
+}
+
 impl Config {
     /// Stages before the cut.
     pub fn split(&self) -> usize {
@@ -287,6 +304,7 @@ impl Default for Config {
             runs: RunsConfig::default(),
             security: SecurityConfig::default(),
             log: LogConfig::default(),
+            trace: TraceConfig::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! One way to start tracing, and to show metrics, on both nodes.
+//! One way to log, to show metrics and to send traces, on both nodes.
 
 pub mod metrics;
+pub mod trace;
 
 use tracing_subscriber::EnvFilter;
 

@@ -26,6 +26,8 @@ use opentelemetry_sdk::{
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tower::{Layer, Service};
 
+use crate::config::TraceConfig;
+
 /// Where traces go; nowhere without it.
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
@@ -35,18 +37,15 @@ struct Export {
     propagator: TraceContextPropagator,
 }
 
-/// Sends the traces of this process to an OTLP collector (gRPC), `http://host:port`; this share of those that no client
-/// has decided about. Called within the runtime.
-pub fn export(service: &'static str, endpoint: &str, share: f64) -> Result<(), String> {
+/// Sends the traces of this process where the configuration says. Called within the runtime.
+pub fn start(service: &'static str, config: &TraceConfig) -> Result<(), String> {
+    let Some(endpoint) = &config.otlp else { return Ok(()) };
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
     let exporter = exporter.map_err(|e| format!("trace.otlp: {endpoint}: {e}"))?;
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share))))
-        // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are stronger.
-        .with_resource(Resource::builder_empty().with_service_name(service).build().merge(
-            &Resource::builder().build(),
-        ))
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.share))))
+        .with_resource(Resource::builder().with_service_name(service).build())
         .build();
     let tracer = provider.tracer("cleave");
     let _ = EXPORT.set(Export { provider, tracer, propagator: TraceContextPropagator::new() });
@@ -70,11 +69,11 @@ pub fn inject(metadata: &mut MetadataMap) {
 }
 
 /// A part of the current request that is over: it began `before_ms` ago and took `took_ms`.
-pub fn record(name: &'static str, kind: SpanKind, before_ms: f64, took_ms: f64) {
+pub fn record(name: &'static str, before_ms: f64, took_ms: f64) {
     let Some(export) = EXPORT.get() else { return };
     let milliseconds = |ms: f64| Duration::from_secs_f64(ms.max(0.0) / 1e3);
     let begin = SystemTime::now() - milliseconds(before_ms);
-    let span = export.tracer.span_builder(name).with_kind(kind).with_start_time(begin);
+    let span = export.tracer.span_builder(name).with_start_time(begin);
     let mut span = span.start_with_context(&export.tracer, &Context::current());
     span.end_with_timestamp(begin + milliseconds(took_ms));
 }
@@ -83,7 +82,7 @@ pub fn record(name: &'static str, kind: SpanKind, before_ms: f64, took_ms: f64) 
 pub fn record_parts(parts: &[(&'static str, f64)]) {
     let mut before: f64 = parts.iter().map(|(_, ms)| ms).sum();
     for (name, ms) in parts {
-        record(name, SpanKind::Internal, before, *ms);
+        record(name, before, *ms);
         before -= ms;
     }
 }
