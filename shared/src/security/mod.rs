@@ -27,7 +27,7 @@ pub use self::{
     quota::{Quota, QuotaLayer},
     rotating::Rotating,
     tls::{ClientTls, ServerTls, client, server},
-    token::{Credentials, Tokens},
+    token::{Credentials, Secret, Tokens},
 };
 
 /// Why a node's identity, or the list of whom it trusts, cannot be used. Each is one line.
