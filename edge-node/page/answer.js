@@ -53,15 +53,16 @@ export class Times {
   add(parameters, took) {
     this.answers.unshift({ parameters, took });
     this.answers.splice(MOST_TIMES);
-    const longest = Math.max(...this.answers.map((answer) => answer.took));
+    const longest = Math.max(...this.answers.map(({ parameters, took }) => Math.max(took, known(parameters))));
     by("times").replaceChildren(...this.answers.map((answer, i) => row(answer, longest, i > 0)));
   }
 }
 
+const parts = (parameters) => PARTS.map((part) => [part, parameters[`${part}_ms`] ?? 0]);
+const known = (parameters) => parts(parameters).reduce((sum, [, value]) => sum + value, 0);
+
 function row({ parameters, took }, longest, past) {
-  const parts = PARTS.map((part) => [part, parameters[`${part}_ms`] ?? 0]);
-  const known = parts.reduce((sum, [, value]) => sum + value, 0);
-  const all = [...parts, ["other", Math.max(0, took - known)]];
+  const all = [...parts(parameters), ["other", Math.max(0, took - known(parameters))]];
   const spoken = all.map(([part, value]) => `${part} ${ms(value)}`).join(", ");
   return html("div", { class: past ? "time past" : "time" },
     html("span", {}, `split point ${parameters.split_point}`),

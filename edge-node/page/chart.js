@@ -44,7 +44,9 @@ export class Chart {
     const right = width - RIGHT;
     const x = (at) => LEFT + ((at - first) / Math.max(last - first, 1e-9)) * (right - LEFT);
     const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - TOP);
-    const parts = [0, top / 2, top].flatMap((value) => [
+    // Half of a small whole may have no label of its own.
+    const ticks = [0, top / 2, top].filter((value, i, all) => i !== 1 || all.every((other, j) => j === i || this.y(other) !== this.y(value)));
+    const parts = ticks.flatMap((value) => [
       svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }),
       svg("text", { x: LEFT - 7, y: y(value) + 4, "text-anchor": "end" }, this.y(value)),
     ]);

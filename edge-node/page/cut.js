@@ -99,7 +99,7 @@ export class Cut {
     const longest = Math.max(...all, 1e-9);
     const row = (_, split) => this.row({
       split, now: split === state.deployed?.split_point, name: behind(stages, split),
-      sent: split < stages.length ? bytes(cuts[split].bytes) : "nothing crosses",
+      sent: bytes(split < stages.length ? cuts[split].bytes : 0),
       predicted: predicted.get(split)?.total_ms, measured: measured.get(split), longest,
     });
     by("splits").replaceChildren(...Array.from({ length: stages.length + 1 }, row));

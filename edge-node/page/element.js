@@ -39,6 +39,12 @@ export function bytes(value) {
   return `${unit === 0 || value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
 }
 
+/** With decimal prefixes, as rates have them. */
+export function decimal(value) {
+  const [unit, name] = value >= 1e9 ? [1e9, "GB"] : value >= 1e6 ? [1e6, "MB"] : value >= 1e3 ? [1e3, "kB"] : [1, "B"];
+  return `${+(value / unit).toPrecision(3)} ${name}`;
+}
+
 export function rate(bps) {
   if (bps >= 1e9) return `${+(bps / 1e9).toPrecision(3)} Gbit/s`;
   return `${+(bps / 1e6).toPrecision(3)} Mbit/s`;

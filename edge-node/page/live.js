@@ -1,6 +1,6 @@
 // The last minutes, second by second. The history is kept here; the edge only counts.
 
-import { by, bytes } from "./element.js";
+import { by, decimal } from "./element.js";
 import { Chart } from "./chart.js";
 
 /** Seconds. */
@@ -15,10 +15,10 @@ const KINDS = [
   { title: "Requests a second", series: ["answered", "failed"], y: short,
     of: (now, before, s) => ["answered", "failed"].map((name) => per(now.requests[name], before?.requests[name], s)) },
   { title: "Waiting", series: ["requests under way"], y: short, of: (now) => [now.requests.in_flight] },
-  { title: "Bytes a second", series: ["up", "down"], y: bytes,
+  { title: "Bytes a second", series: ["up", "down"], y: decimal,
     of: ({ link }, before, s) => [per(link.uplink.bytes, before?.link.uplink.bytes, s),
       per(link.downlink.bytes, before?.link.downlink.bytes, s)] },
-  { title: "Queue of the link", series: ["up", "down"], y: bytes,
+  { title: "Queue of the link", series: ["up", "down"], y: decimal,
     of: ({ link }) => [link.uplink.queue_bytes, link.downlink.queue_bytes] },
   { title: "Round trip of the link, ms", series: ["RTT"], y: short, of: ({ link }) => [link.rtt_ms] },
 ];

@@ -18,6 +18,11 @@ export function showTopology(edge, state) {
   by("topology").replaceChildren(html("div", { class: "topology" }, here, html("div", { class: "clouds" }, ...clouds)));
 }
 
+function address(url) {
+  const [scheme, host] = url.split("://");
+  return scheme === "https" ? `${host}, TLS` : host;
+}
+
 function reach(cloud, state, edge, rest) {
   const profile = edge.links.find((link) => link.name === state.link.profile);
   const up = profile?.uplink_bps ? `${rate(profile.uplink_bps)} up` : "";
@@ -27,7 +32,7 @@ function reach(cloud, state, edge, rest) {
   return html("div", { class: "reach" }, wire,
     html("div", { class: cloud.in_use ? "node at-cloud" : "node at-cloud unused" },
       html("h3", {}, dot(cloud.up), cloud.in_use ? `${role}, in use` : role),
-      html("p", {}, cloud.address),
+      html("p", {}, address(cloud.address)),
       html("p", { class: "quiet" }, health),
       cloud.in_use ? html("p", { class: "quiet" }, rest) : null));
 }

@@ -13,7 +13,11 @@ use cleave_shared::security::Secret;
 use super::Shared;
 use crate::serve::http_error;
 
-pub async fn may_change(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub async fn may_change(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let token = shared.page.token.as_ref().map(|token| token.get());
     match refusal(token.as_deref(), request.headers()) {
         Some((StatusCode::UNAUTHORIZED, why)) => {
@@ -37,7 +41,9 @@ fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<(StatusCode, &
     match sent {
         Some(sent) if token.opens(sent) => None,
         Some(_) => Some((StatusCode::UNAUTHORIZED, "this is not the admin token of this edge")),
-        None => Some((StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer TOKEN")),
+        None => {
+            Some((StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer TOKEN"))
+        }
     }
 }
 

@@ -57,7 +57,9 @@ pub async fn activation(
         Query::Texts(texts) => Some(texts.len()),
     };
     if samples != Some(1) {
-        return Err(InferError::BadInput("send one sample: the first extent of each input is 1".into()));
+        return Err(InferError::BadInput(
+            "send one sample: the first extent of each input is 1".into(),
+        ));
     }
     let Smashed { split_point, codec, bytes, tensors } = predictor.smashed(query).await?;
     let pictures = tensors.into_iter().take(MOST_TENSORS).map(|(name, t)| picture(name, &t));

@@ -70,9 +70,7 @@ pub async fn state(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let config = page.config.borrow().clone();
     let (status, counted) = (page.link.status(), page.link.counters());
     let DeviceStatus { uplink_bps, downlink_bps, rtt_ns, .. } = status;
-    let lane = |lane: &LaneCounters, bps: Option<u64>| {
-        json!({ "bytes": lane.delivered_bytes, "queue_bytes": lane.queue_bytes, "bps": bps })
-    };
+    let lane = |lane: &LaneCounters, bps: Option<u64>| json!({ "bytes": lane.delivered_bytes, "queue_bytes": lane.queue_bytes, "bps": bps });
     Json(json!({
         "uptime_s": shared.begun.elapsed().as_secs_f64(),
         "ready": deployed.is_some(),

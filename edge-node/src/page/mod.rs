@@ -35,11 +35,15 @@ use axum::{
     response::{Redirect, Response},
     routing::{get, post, put},
 };
-use cleave_shared::{config::Config, link::Link, security::{Rotating, Secret}};
+use cleave_shared::{
+    config::Config,
+    link::Link,
+    security::{Rotating, Secret},
+};
 use tokio::sync::{Mutex, mpsc, watch};
 
-pub use self::{change::QUEUE, clouds::Clouds, ledger::Ledger, observed::Observed};
 use self::plan::Predictions;
+pub use self::{change::QUEUE, clouds::Clouds, ledger::Ledger, observed::Observed};
 use crate::{
     cloud::CloudClient,
     predict::{Current, SplitPredictor},

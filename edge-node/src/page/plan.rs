@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode, response::{IntoResponse, Response}};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use cleave_shared::config::{Config, LinkConfig, PlanConfig};
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -43,7 +48,9 @@ pub async fn predicted(State(shared): State<Arc<Shared>>) -> Response {
 impl Predictions {
     /// None without measurements.
     async fn of(&self, config: &Config) -> Result<Option<Vec<Row>>, String> {
-        let Some(measured) = profile::known(config, config.plan.request())? else { return Ok(None) };
+        let Some(measured) = profile::known(config, config.plan.request())? else {
+            return Ok(None);
+        };
         let of = (config.link.clone(), config.plan.clone(), measured.clone());
         // Whoever asks meanwhile waits for the same answer.
         let mut last = self.0.lock().await;

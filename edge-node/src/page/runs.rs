@@ -111,7 +111,8 @@ fn curves_of(runs: &FilePath, run: &str) -> Result<Value, Problem> {
     let folder = runs.join("edge").join(run);
     let bytes = fs::metadata(folder.join("metrics.jsonl")).map_or(0, |file| file.len());
     if bytes > LARGEST {
-        let problem = format!("the metrics of {run} have {bytes} bytes; see edge-node report {run}");
+        let problem =
+            format!("the metrics of {run} have {bytes} bytes; see edge-node report {run}");
         return Err((StatusCode::UNPROCESSABLE_ENTITY, problem));
     }
     let (mut steps, mut validated) = (Vec::new(), Vec::new());

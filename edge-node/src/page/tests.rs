@@ -12,7 +12,7 @@ use cleave_shared::{
     compute::{ComputePool, Machine},
     config::{Config, EdgeConfig, RunsConfig},
     link::Link,
-    model::{Segment, SeededWeights},
+    model::{SeededWeights, Segment},
     tensor::HostTensor,
 };
 use serde_json::{Value, json};
@@ -135,13 +135,18 @@ fn input(batch: usize) -> Value {
 #[tokio::test]
 async fn files_have_a_type_a_tag_and_a_policy() {
     let edge = edge(2, "f32", false);
-    for (path, kind) in [("", "text/html"), ("style.css", "text/css"), ("main.js", "text/javascript")] {
+    for (path, kind) in
+        [("", "text/html"), ("style.css", "text/css"), ("main.js", "text/javascript")]
+    {
         let path = format!("/page/{path}");
-        let (status, headers, body) = edge.send(Request::get(&path).body(Body::empty()).unwrap()).await;
+        let (status, headers, body) =
+            edge.send(Request::get(&path).body(Body::empty()).unwrap()).await;
         assert_eq!(status, 200, "{path}");
         assert!(headers["content-type"].to_str().unwrap().starts_with(kind), "{path}");
         assert_eq!(headers["x-content-type-options"], "nosniff");
-        assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+        assert!(
+            headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'")
+        );
         assert!(!body.is_empty());
         let again = Request::get(&path).header("if-none-match", &headers["etag"]);
         let (status, headers, body) = edge.send(again.body(Body::empty()).unwrap()).await;
@@ -192,7 +197,10 @@ async fn the_activation_is_what_the_head_gives() {
     assert_eq!((&found["split_point"], &found["codec"]), (&json!(2), &json!("f32")));
     assert_eq!(found["bytes"], json!(4 * values.len()));
     let picture = &found["tensors"][0];
-    assert_eq!((&picture["name"], &picture["shape"]), (&json!(name), &json!([channels, height, width])));
+    assert_eq!(
+        (&picture["name"], &picture["shape"]),
+        (&json!(name), &json!([channels, height, width]))
+    );
     let maps: Vec<Vec<f32>> = serde_json::from_value(picture["maps"].clone()).unwrap();
     assert_eq!(maps.concat(), values);
 }
@@ -200,7 +208,8 @@ async fn the_activation_is_what_the_head_gives() {
 #[tokio::test]
 async fn the_activation_is_as_the_codec_leaves_it() {
     let (exact, coarse) = (edge(2, "f32", false), edge(2, "int4", false));
-    let ((_, exact), (_, coarse)) = (exact.activation(input(1)).await, coarse.activation(input(1)).await);
+    let ((_, exact), (_, coarse)) =
+        (exact.activation(input(1)).await, coarse.activation(input(1)).await);
     assert!(coarse["bytes"].as_u64().unwrap() * 7 < exact["bytes"].as_u64().unwrap());
     assert_ne!(exact["tensors"][0]["maps"], coarse["tensors"][0]["maps"]);
 }
@@ -339,7 +348,8 @@ async fn the_edge_says_what_it_serves() {
     let stages = found["model"]["stages"].as_array().unwrap().len();
     assert_eq!(found["model"]["cuts"].as_array().unwrap().len(), stages + 1);
     assert_eq!(found["model"]["inputs"][0]["shape"], json!([1, 8, 8]));
-    let links: Vec<&Value> = found["links"].as_array().unwrap().iter().map(|l| &l["name"]).collect();
+    let links: Vec<&Value> =
+        found["links"].as_array().unwrap().iter().map(|l| &l["name"]).collect();
     assert!(links.contains(&&json!("lte")) && links.contains(&&json!("none")), "{links:?}");
     assert_eq!(found["may_change"], json!(true));
 }
@@ -378,7 +388,9 @@ async fn runs_are_listed_and_their_curves_shown() {
     assert_eq!(found["validations"][0]["accuracy"], json!(0.75));
 
     fs::write(edge.folder.path().join("run.json"), &record).unwrap();
-    for (run, expected) in [("none", 404), ("..%2f..", 400), ("%2e%2e", 400), ("a%2fb", 400), ("x%00", 400)] {
+    for (run, expected) in
+        [("none", 404), ("..%2f..", 400), ("%2e%2e", 400), ("a%2fb", 400), ("x%00", 400)]
+    {
         let (status, found) = edge.get(&format!("/page/api/runs/{run}")).await;
         assert_eq!((status, found["error"].is_string()), (expected, true), "{run}: {found}");
     }

@@ -67,8 +67,10 @@ pub async fn grounds_of(config: &Config, measured: Measured) -> Result<Grounds, 
     let simulated = profile.trace.is_none() && profile.name != "none";
     let pause = Duration::from_millis(config.plan.pause_ms);
     // The simulation computes for a while.
-    let simulate = move || if simulated { Network::of_profile(&profile, most, pause) } else { None };
-    let known = tokio::task::spawn_blocking(simulate).await.map_err(|e| format!("the link: {e}"))?;
+    let simulate =
+        move || if simulated { Network::of_profile(&profile, most, pause) } else { None };
+    let known =
+        tokio::task::spawn_blocking(simulate).await.map_err(|e| format!("the link: {e}"))?;
     let (network, host) = match known {
         Some(network) => (network, measured.host),
         None => (probe(config).await?, HostCost::default()),
