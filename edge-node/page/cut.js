@@ -11,6 +11,7 @@ export class Cut {
     this.plan = { rows: [], problem: null };
     this.busy = false;
     this.held = false;
+    this.next = null;
     const slider = by("split");
     slider.max = edge.model.stages.length;
     slider.oninput = () => {
@@ -26,12 +27,12 @@ export class Cut {
 
   /** Whether something may be changed, and why not. */
   permit() {
-    const may = this.edge.may_change && token.get() !== "" && !this.busy;
+    const may = this.edge.may_change && token.get() !== "";
     by("split").disabled = by("link").disabled = !may;
     by("token").disabled = !this.edge.may_change;
     if (!this.edge.may_change) this.say("Read-only: this edge has no edge.admin_token.");
     else if (token.get() === "") this.say("Read-only until you give the admin token; it stays in this tab.");
-    else if (!by("may").classList.contains("bad") && !this.busy) this.say("");
+    else this.say("");
   }
 
   say(text, bad = false) {
@@ -39,18 +40,23 @@ export class Cut {
     by("may").classList.toggle("bad", bad);
   }
 
+  /** One change after the other; of those that come meanwhile, the last. */
   async change(what, body) {
+    this.next = [what, body];
+    if (this.busy) return;
     this.busy = true;
-    this.say("changing …");
-    this.permit();
-    try {
-      await change(what, body);
-      this.say("");
-    } catch (error) {
-      this.say(error.message, true);
+    while (this.next) {
+      const [name, wish] = this.next;
+      this.next = null;
+      this.say("changing …");
+      try {
+        await change(name, wish);
+        this.say("");
+      } catch (error) {
+        this.say(error.message, true);
+      }
     }
     this.busy = this.held = false;
-    this.permit();
     await this.moved();
   }
 

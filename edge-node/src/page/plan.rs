@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::Shared;
 use crate::{
-    plan::{Measured, Row, grounds_of},
+    plan::{Measured, Predicted, Row, grounds_of},
     profile,
     serve::http_error,
 };
@@ -61,10 +61,8 @@ impl Predictions {
         let best = found.best().map(|best| best.choice.clone());
         let names = config.model.stage_names();
         let after = |split: usize| split.checked_sub(1).map_or("input", |i| names[i].as_str());
-        let row = |p| {
-            let crate::plan::Predicted { choice, .. } = p;
-            Row::new(p, after(choice.split), best.as_ref() == Some(choice))
-        };
+        let row =
+            |p: &Predicted| Row::new(p, after(p.choice.split), best.as_ref() == Some(&p.choice));
         let rows: Vec<Row> = found.all.iter().map(row).collect();
         *last = Some(Known { of, rows: rows.clone() });
         Ok(Some(rows))
