@@ -5,7 +5,7 @@
 //! is being served is a [`deploy::Deployment`], swapped whole when the configuration or the
 //! deployed weights change ([`reconfigure`]). The way of a model is in five steps over the folder of a
 //! run: [`prepare`] its data, [`train`] it split, [`validate`] it, [`tune`] its settings, and [`serve`].
-//! [`run_page`] shows a run afterwards.
+//! [`run_page`] shows a run afterwards, [`page`] the edge while it serves.
 //! Several edges that learn one model together run [`group`] in place of a training run of their own.
 //! [`exits`] lets the edge answer alone for samples that it is sure of, and without a cloud;
 //! [`bottleneck`] trains a codec for the cut of a model.
@@ -31,6 +31,7 @@ mod group;
 pub mod inspect;
 pub mod link;
 pub mod optimize;
+pub mod page;
 pub mod plan;
 mod ports;
 pub mod predict;

@@ -12,7 +12,7 @@ use cleave_shared::{
     codec::F32,
     compute::{ComputeError, ComputePool},
     config::Config,
-    model::ModelError,
+    model::{ModelError, ModelSpec},
     telemetry::trace,
     text::Tokenizer,
     wire::{self, NamedTensors, v1},
@@ -109,10 +109,7 @@ impl SplitPredictor {
         let scale = self.pool.scale();
         let job = move || {
             let begin = Instant::now();
-            let inputs = match query {
-                Query::Tensors(inputs) => deployed.normalise(inputs),
-                Query::Texts(texts) => ports::tokens(&spec, tokenizer.as_ref(), &texts)?,
-            };
+            let inputs = named(&deployed, query, &spec, tokenizer.as_ref())?;
             let mut output_bytes = ports::output_bytes(&spec, &inputs);
             let (inputs, head) = (ports::inside(&spec, inputs), &deployed.head);
             let (activation, left) = if exits.is_empty() {
@@ -131,6 +128,27 @@ impl SplitPredictor {
             };
             let encode_ms = scale * ms_since(begin);
             Ok(Head { result, left, output_bytes, head_ms, encode_ms })
+        };
+        self.pool.run(job).await.map_err(compute_error)?
+    }
+
+    /// What this query sends across the cut, as the cloud decodes it; nothing is sent.
+    pub async fn smashed(&self, query: Query) -> Result<Smashed, InferError> {
+        let deployed = self.deployed()?;
+        let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
+        let job = move || {
+            let split_point = deployed.target.split;
+            let codec = deployed.codec.name().to_string();
+            if deployed.is_whole() {
+                return Ok(Smashed { split_point, codec, bytes: 0, tensors: Vec::new() });
+            }
+            let inputs = named(&deployed, query, &spec, tokenizer.as_ref())?;
+            let activation = deployed.head.infer(&ports::inside(&spec, inputs));
+            let sent = wire::encode(activation.map_err(model_error)?, deployed.codec.as_ref());
+            let bytes = sent.iter().map(|tensor| tensor.data.len()).sum();
+            let tensors = wire::decode(sent, deployed.codec.as_ref())
+                .map_err(|e| InferError::Internal(format!("codec {codec}: {e}")))?;
+            Ok(Smashed { split_point, codec, bytes, tensors })
         };
         self.pool.run(job).await.map_err(compute_error)?
     }
@@ -272,6 +290,30 @@ enum HeadResult {
     Answer(NamedTensors),
     /// What is sent.
     Sent(Vec<v1::Tensor>),
+}
+
+/// What crosses the cut for one request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Smashed {
+    pub split_point: usize,
+    pub codec: String,
+    /// As they are encoded.
+    pub bytes: usize,
+    /// As the cloud gets them; none where the whole model runs here.
+    pub tensors: NamedTensors,
+}
+
+/// The model's inputs by their names, as the weights of a deployment want them.
+fn named(
+    deployed: &Deployment,
+    query: Query,
+    spec: &ModelSpec,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<NamedTensors, InferError> {
+    match query {
+        Query::Tensors(inputs) => Ok(deployed.normalise(inputs)),
+        Query::Texts(texts) => ports::tokens(spec, tokenizer, &texts),
+    }
 }
 
 fn ms_since(begin: Instant) -> f64 {

@@ -1,11 +1,16 @@
 //! Takes changes of the configuration file, of the deployed weights and of the plan into force while
 //! serving.
 //!
+//! Settings that someone asks for while the edge serves ([`Wish`]) go the same way: they are part of the configuration
+//! that is read.
+//!
 //! Both files are watched through their folders, since editors and [`write_atomic`] replace a file
 //! rather than write into it. File systems without notifications (network mounts, some containers)
 //! are covered by a look every second.
 //!
 //! [`write_atomic`]: cleave_shared::checkpoint::write_atomic
+
+mod wishes;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +25,8 @@ use cleave_shared::{
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
+use self::wishes::Wishes;
+pub use self::wishes::{Setting, Wish};
 use crate::{
     adapt::Planned,
     deploy::{Deployer, Deployment, Pointer, Ready, Target},
@@ -38,6 +45,9 @@ pub struct Reconfigurer {
     link: Link,
     /// What the planner wants, where the split point is left to it.
     plans: watch::Receiver<Option<Planned>>,
+    /// What others ask for.
+    asked: mpsc::Receiver<Wish>,
+    wishes: Wishes,
     outlets: Outlets,
     /// What was last made ready.
     wanted: Vec<Target>,
@@ -60,10 +70,12 @@ impl Reconfigurer {
         deployer: Deployer,
         link: Link,
         plans: watch::Receiver<Option<Planned>>,
+        asked: mpsc::Receiver<Wish>,
         outlets: Outlets,
     ) -> Self {
         let ready = Arc::new(Ready::new(deployer));
-        Self { config, args, ready, link, plans, outlets, wanted: Vec::new(), complaint: None }
+        let (wishes, wanted, complaint) = (Wishes::default(), Vec::new(), None);
+        Self { config, args, ready, link, plans, asked, wishes, outlets, wanted, complaint }
     }
 
     /// Runs for the life of the node; `first` is called once something is deployed.
@@ -82,6 +94,7 @@ impl Reconfigurer {
                 _ = changes.recv() => {}
                 () = self.ready.deployer().lost() => self.unbind(),
                 Ok(()) = self.plans.changed() => {}
+                Some(wish) = self.asked.recv() => self.grant(wish).await,
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -107,8 +120,36 @@ impl Reconfigurer {
         }
     }
 
+    /// Brings what is asked for into force, or says why not and keeps what is in force.
+    async fn grant(&mut self, Wish { setting, done }: Wish) {
+        let before = self.wishes.clone();
+        let outcome = match self.wishes.add(setting.clone(), &self.args) {
+            Ok(()) => self.try_refresh().await,
+            refused => refused,
+        };
+        // What else is wrong with the configuration is not this wish's.
+        let outcome = if self.has(&setting) { Ok(()) } else { outcome };
+        match &outcome {
+            Ok(()) => tracing::info!(?setting, "changed at run time"),
+            Err(_) => self.wishes = before,
+        }
+        let _ = done.send(outcome);
+    }
+
+    fn has(&self, setting: &Setting) -> bool {
+        match setting {
+            Setting::SplitPoint(wished) => {
+                let deployed = self.outlets.deployed.borrow();
+                let split = deployed.as_ref().map(|d| d.target.split);
+                self.config.split_point == *wished
+                    && (wished.is_auto() || split == Some(wished.stages()))
+            }
+            Setting::LinkProfile(wished) => self.config.link.profile == *wished,
+        }
+    }
+
     async fn try_refresh(&mut self) -> Result<(), String> {
-        let asked = self.args.load().map_err(|e| e.to_string())?;
+        let asked = self.wishes.load(&self.args)?;
         let in_force = Config {
             split_point: asked.split_point,
             codec: asked.codec.clone(),

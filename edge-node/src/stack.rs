@@ -4,17 +4,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cleave_shared::{
     compute::ComputePool,
-    config::{Config, ConfigArgs, Plaintext},
+    config::{Config, ConfigArgs, PROFILES, Plaintext},
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
     model::Port,
-    security::{self, Credentials, Listener, TlsLayer},
+    security::{self, Credentials, Listener, Secret, TlsLayer},
     shutdown,
     telemetry::{self, trace::TraceLayer},
     wire,
 };
 use http::Uri;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::{Channel, Endpoint, Server};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
@@ -23,6 +23,7 @@ use crate::{
     cloud::{Again, BreakerLayer, CloudClient, FailoverLayer, InferAnswer, InferCall},
     deploy::Deployer,
     generate::SplitGenerator,
+    page::{self, Clouds, Ledger, Observed, Page},
     ports,
     predict::SplitPredictor,
     proto,
@@ -151,18 +152,34 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let adapter = Adapter {
         cloud: client.clone(),
         seen: seen.clone(),
-        config: config_now,
+        config: config_now.clone(),
         planned,
         patience,
     };
     tokio::spawn(adapter.run());
     let (whole, spare) = watch::channel(None);
-    let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client);
+    let generator = SplitGenerator::new(&config, current.clone(), pool.clone(), client.clone());
     let tokenizer = ports::tokenizer(&config)?;
-    let predictor = SplitPredictor::new(config.clone(), current, pool, cloud, tokenizer)
+    let predictor = SplitPredictor::new(config.clone(), current.clone(), pool, cloud, tokenizer)
         .with_spare(spare, patience_now)
         .seen_by(seen);
     let predictor = Arc::new(predictor);
+    let (wishes, asked) = mpsc::channel(page::QUEUE);
+    let token = config.edge.admin_token.clone().map(Secret::read).transpose();
+    let page = Page {
+        predictor: predictor.clone(),
+        ledger: Arc::new(Ledger::new(config_now.clone())),
+        current,
+        config: config_now,
+        link: link.clone(),
+        cloud: client,
+        clouds: Clouds::new(&config)?,
+        profiles: args.file().ok().and_then(|file| Some(file.parent()?.join(PROFILES))),
+        token: token.map_err(|e| format!("edge.admin_token: {e}"))?,
+        wishes,
+    };
+    // What a request took is noted around all that is done for it.
+    let predictor = Arc::new(Observed::new(predictor, page.ledger.clone()));
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
     let name = config.edge.model_name.clone();
@@ -175,11 +192,11 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (health, health_service) = tonic_health::server::health_reporter();
     // Not healthy until something is deployed: `docker compose` waits for that.
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    type Grpc = serve::GrpcService<SplitPredictor, SplitGenerator>;
+    type Grpc = serve::GrpcService<Observed<SplitPredictor>, SplitGenerator>;
     health.set_not_serving::<Grpc>().await;
     let outlets = Outlets { in_force, deployed, whole };
     let reconfigurer =
-        Reconfigurer::new(config.clone(), args, deployer, link.clone(), plans, outlets);
+        Reconfigurer::new(config.clone(), args, deployer, link.clone(), plans, asked, outlets);
     tokio::spawn(reconfigurer.run(async move || {
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         health.set_serving::<Grpc>().await;
@@ -211,6 +228,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let router = serve::rest_router(predictor, http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
         .merge(serve::openai_router(text))
+        .merge(page::page_router(page, http_limit(&config, &inputs)))
         .merge(serve::metrics_router(link))
         .layer(TraceLayer);
     let http_server = serve::serve_http(http, router, told(ending.subscribe()));

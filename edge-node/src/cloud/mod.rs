@@ -7,7 +7,10 @@ mod failover;
 mod retry;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -67,6 +70,8 @@ struct Shared {
     address: String,
     start: Instant,
     clock: Mutex<ClockOffset>,
+    /// Which cloud process answered last; 0 before the first.
+    instance: AtomicU64,
     /// Told when a cloud lacks what it was asked for: another one has taken over.
     lost: Notify,
 }
@@ -97,12 +102,18 @@ impl CloudClient {
             .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
         let clock = Mutex::default();
         let (start, lost) = (Instant::now(), Notify::new());
-        let shared = Shared { address: address.into(), start, clock, lost };
+        let instance = AtomicU64::default();
+        let shared = Shared { address: address.into(), start, clock, instance, lost };
         Self { client, groups, shared: Arc::new(shared) }
     }
 
     pub fn address(&self) -> &str {
         &self.shared.address
+    }
+
+    /// Which cloud process answered last; none before the first.
+    pub fn instance(&self) -> Option<u64> {
+        Some(self.shared.instance.load(Ordering::Relaxed)).filter(|instance| *instance != 0)
     }
 
     /// The handshake; gives the stages whose weights the cloud lacks.
@@ -289,6 +300,7 @@ impl CloudClient {
 
     /// Learns from an exchange; gives its time up and down, ms.
     pub fn observe(&self, exchange: Exchange) -> (f64, f64) {
+        self.shared.instance.store(exchange.instance, Ordering::Relaxed);
         self.shared.clock.lock().unwrap_or_else(|p| p.into_inner()).observe(exchange)
     }
 }

@@ -54,7 +54,11 @@ pub struct Explained {
 
 /// Measures what is not known yet: both nodes' times, and the link.
 pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, String> {
-    let measured = known_or_measured(config, request).await?;
+    grounds_of(config, known_or_measured(config, request).await?).await
+}
+
+/// The same from what was measured before.
+pub async fn grounds_of(config: &Config, measured: Measured) -> Result<Grounds, String> {
     let found = config.model.inspect().map_err(|e| e.to_string())?;
     let costs = Costs::new(&measured, &found, &choosable(config));
     let most = costs.crossings.iter().flatten().map(|c| c.bytes).max().unwrap_or(1);
@@ -62,7 +66,11 @@ pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, Strin
     // A simulated link is known as far as its file says; one that follows a trace, or is real, is not.
     let simulated = profile.trace.is_none() && profile.name != "none";
     let pause = Duration::from_millis(config.plan.pause_ms);
-    let known = if simulated { Network::of_profile(&profile, most, pause) } else { None };
+    // The simulation computes for a while.
+    let simulate =
+        move || if simulated { Network::of_profile(&profile, most, pause) } else { None };
+    let known =
+        tokio::task::spawn_blocking(simulate).await.map_err(|e| format!("the link: {e}"))?;
     let (network, host) = match known {
         Some(network) => (network, measured.host),
         None => (probe(config).await?, HostCost::default()),

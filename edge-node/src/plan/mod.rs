@@ -25,7 +25,7 @@ mod training;
 pub use self::{
     costs::{Costs, Crossing},
     estimate::{Estimate, Observation},
-    explain::{Explained, Grounds, explained, grounds, settle, settle_step},
+    explain::{Explained, Grounds, explained, grounds, grounds_of, settle, settle_step},
     graph::{Graph, Partition},
     measured::{Accuracy, HostCost, Measured},
     network::{Curve, Network},

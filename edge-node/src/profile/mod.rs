@@ -72,14 +72,17 @@ pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Mea
 
 /// What was measured before, if it has what the configuration needs; else measures.
 pub async fn known_or_measured(config: &Config, request: Request) -> Result<Measured, String> {
-    if let Some(mut known) = Measured::read(&path(config, request))?
-        && known.knows(&choosable(config))
-    {
-        known.scale = config.edge.compute_scale;
+    if let Some(known) = known(config, request)? {
         return Ok(known);
     }
     let options = Options { request, codecs: Vec::new(), accuracy: false };
     Ok(profile(config, &options).await?.1)
+}
+
+/// What was measured before, if it has what the configuration needs.
+pub fn known(config: &Config, request: Request) -> Result<Option<Measured>, String> {
+    let known = Measured::read(&path(config, request))?.filter(|m| m.knows(&choosable(config)));
+    Ok(known.map(|known| Measured { scale: config.edge.compute_scale, ..known }))
 }
 
 /// The codecs that the planner may choose.

@@ -10,13 +10,14 @@ const MOST_POINTS: usize = 400;
 const MIB: f64 = (1 << 20) as f64;
 
 /// A row of consecutive steps that became one point: means, except where a field says otherwise.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Row {
     /// The last of them.
     pub step: u64,
     /// Of the last.
     pub epoch: u64,
     loss: f64,
+    #[serde(flatten)]
     score: Score,
     head_ms: f64,
     link_ms: f64,

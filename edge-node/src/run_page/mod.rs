@@ -19,6 +19,7 @@ use cleave_shared::{checkpoint::write_atomic, config::Config};
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 
+pub use self::curves::{Row, rows};
 use self::{chart::Chart, curves::Table, facts::Fact, lanes::StepPicture};
 use crate::train::{
     Line, RunRecord, StepSpans, Stepped, Validated, recorded_lines, recorded_steps,

@@ -1,7 +1,7 @@
 //! `GET /metrics`, in Prometheus' text format.
 
-use axum::{Router, extract::State, routing::get};
 use super::rest::wrong_method;
+use axum::{Router, extract::State, routing::get};
 use cleave_shared::{
     link::{self, Link},
     telemetry,

@@ -43,13 +43,14 @@ const EXITS: &str = "exits";
 
 use cleave_shared::{model::Port, wire::NamedTensors};
 
-pub use error::InferError;
+pub use error::{InferError, http_error};
 pub use generator::{Event, Events, Finish, Generation, Generator, Sampling};
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use http::serve_http;
 pub use metrics::metrics_router;
 pub use openai::openai_router;
 pub use rest::rest_router;
+pub use rest_body::parse as parse_request;
 pub use text::{TextFiles, TextService};
 
 /// Name that server metadata reports.

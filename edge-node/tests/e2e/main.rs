@@ -22,6 +22,7 @@ mod large;
 mod link_proxy;
 mod nodes;
 mod optimisation;
+mod page;
 mod planning;
 mod privacy;
 mod reconfigure;

@@ -165,6 +165,8 @@ pub struct EdgeConfig {
     pub fallback: Fallback,
     pub grpc_listen: SocketAddr,
     pub http_listen: SocketAddr,
+    /// Who has this token may change settings on the page; a file with nothing else. Without it nobody may.
+    pub admin_token: Option<PathBuf>,
     /// The name that clients ask for.
     pub model_name: String,
     /// Largest batch of one request.
@@ -370,6 +372,7 @@ impl Default for EdgeConfig {
             fallback: Fallback::Refuse,
             grpc_listen: ([127, 0, 0, 1], 8001).into(),
             http_listen: ([127, 0, 0, 1], 8000).into(),
+            admin_token: None,
             model_name: "digits".into(),
             max_batch: 1024,
             max_tokens: 4096,

@@ -30,7 +30,7 @@ pub use self::{
     quota::{Quota, QuotaLayer},
     rotating::Rotating,
     tls::{ClientTls, H2, HTTP_1, ServerTls, client, public_server, server, to_itself},
-    token::{Credentials, Tokens},
+    token::{Credentials, Secret, Tokens},
 };
 
 /// Why a node's identity, or the list of whom it trusts, cannot be used. Each is one line.

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -65,6 +66,33 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
+/// One token that opens something.
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// From a file that has nothing but the token.
+    pub fn read(file: PathBuf) -> Result<Rotating<Self>, SecurityError> {
+        Rotating::new(vec![file.clone()], move || {
+            let text = fs::read_to_string(&file).map_err(|e| SecurityError::file(&file, e))?;
+            Self::parse(&text).map_err(|problem| SecurityError::file(&file, problem))
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let token = text.trim();
+        if token.len() < SHORTEST || token.contains(char::is_whitespace) {
+            return Err(format!("expected one token of at least {SHORTEST} characters"));
+        }
+        Ok(Self(digest(token)))
+    }
+
+    /// Whether the token in an `authorization` header is this one; in a time that tells nothing of it.
+    pub fn opens(&self, header: &str) -> bool {
+        let token = header.strip_prefix(SCHEME);
+        token.is_some_and(|token| digest(token).ct_eq(&self.0).into())
+    }
+}
+
 /// Adds the edge's token to each call, if it has one.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -107,6 +135,18 @@ mod tests {
         assert_eq!(tokens.name_of("Bearer fedcba9876543210"), Some("two"));
         for wrong in ["Bearer 0123456789abcde", "0123456789abcdef", "Basic 0123456789abcdef", ""] {
             assert_eq!(tokens.name_of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_secret_opens_to_itself_alone() {
+        let secret = Secret::parse("0123456789abcdef\n").unwrap();
+        assert!(secret.opens("Bearer 0123456789abcdef"));
+        for wrong in ["Bearer 0123456789abcdeg", "Bearer ", "0123456789abcdef", ""] {
+            assert!(!secret.opens(wrong), "{wrong}");
+        }
+        for broken in ["short", "", "0123456789 abcdefgh"] {
+            assert!(Secret::parse(broken).err().unwrap().contains("at least 16"), "{broken}");
         }
     }
 
