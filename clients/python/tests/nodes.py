@@ -72,6 +72,8 @@ class Nodes:
     def __init__(self, folder: Path, config: str, model: str = "digits") -> None:
         self.folder, self.model = folder, model
         self.bin = programs()
+        # Settings of whoever runs the tests are not theirs.
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CLEAVE_")}
         self.cloud_port, self.grpc_port, self.http_port = free_ports(3)
         (folder / "config").mkdir()
         # The digits' default place is in the repository.
@@ -108,7 +110,12 @@ class Nodes:
     def start(self, program: str) -> None:
         with (self.folder / f"{program}.log").open("ab") as log:
             self.running[program] = subprocess.Popen(
-                self.command(program, "serve"), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(program, "serve"),
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def stop(self, program: str) -> None:
@@ -119,7 +126,12 @@ class Nodes:
     def run(self, *words: str) -> str:
         """`edge-node` with these words, to its end."""
         done = subprocess.run(
-            self.command("edge-node", *words), cwd=self.repository, capture_output=True, text=True, timeout=PATIENCE
+            self.command("edge-node", *words),
+            cwd=self.repository,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
