@@ -95,7 +95,7 @@ print(edge.model())
 # ## Ask
 #
 # The digits come with Cleave, in MNIST's format: 8 x 8 pixels of 0 to 16. A batch goes to the edge; the answer has the
-# model's outputs, and the milliseconds of each part. The weights are random still (`seed:7`).
+# model's outputs, and the milliseconds of each part. The weights are random still (`seed-7`).
 
 # %%
 images = np.fromfile(repository / "data/digits/images.idx3-ubyte", np.uint8)[16:].reshape(-1, 1, 8, 8) / 16
@@ -148,11 +148,11 @@ assert training.returncode == 0, training.stderr
 print(training.stdout)
 
 end = time.monotonic() + 30
-while not (answer := edge.infer(images[:1000])).version.startswith("run:tutorial:") and time.monotonic() < end:
+while not (answer := edge.infer(images[:1000])).version.startswith("tutorial-") and time.monotonic() < end:
     time.sleep(0.1)
 accuracy = float((answer["logits"].argmax(axis=1) == labels[:1000]).mean())
 print(f"{answer.version}: {accuracy:.1%} of 1000 digits")
-assert answer.version.startswith("run:tutorial:")
+assert answer.version.startswith("tutorial-")
 assert accuracy > 0.8
 
 # %% [markdown]

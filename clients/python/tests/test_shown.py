@@ -35,7 +35,7 @@ class Balanced(HTMLParser):
 def test_an_answer_of_the_edge(edge: cleave.Client, images: NDArray[np.float32]) -> None:
     answer = edge.infer(images)
     line = repr(answer)
-    assert line.startswith("Answer(logits float32[3, 10]; seed:7, split point 2, ")
+    assert line.startswith("Answer(logits float32[3, 10]; seed-7, split point 2, ")
     assert "\n" not in line
     page = answer._repr_html_()
     text = Balanced(page).text

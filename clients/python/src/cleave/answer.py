@@ -39,7 +39,7 @@ class Answer(Mapping[str, Array]):
     timing: Timing
     model: str
     version: str
-    """The weights that answered: `seed:7`, or `run:<id>:<step>`."""
+    """The weights that answered: `seed-7`, `file-<hash>`, or `<run>-<step>`."""
     id: str
     exits: ExitUse | None
     elapsed_ms: float

@@ -22,7 +22,7 @@ class ModelMetadata:
 
     name: str
     versions: tuple[str, ...]
-    """The weights that are deployed: `seed:7`, or `run:<id>:<step>`."""
+    """The weights that are deployed: `seed-7`, `file-<hash>`, or `<run>-<step>`."""
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

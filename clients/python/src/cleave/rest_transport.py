@@ -15,7 +15,7 @@ import httpcore
 from . import rest
 from .answer import Answer
 from .deadline_backend import DeadlineBackend, within
-from .errors import CleaveError, DeadlineExceeded, InvalidRequest, ServerError, Unavailable
+from .errors import CleaveError, InvalidRequest, ServerError, Unavailable
 from .generated import Piece
 from .metadata import ModelMetadata, ServerMetadata
 from .request import ChatRequest, GenerateRequest, InferRequest
@@ -186,9 +186,7 @@ async def _parts(response: httpcore.Response) -> AsyncGenerator[bytes, None]:
 async def _in_time(work: Awaitable[T], deadline: Deadline) -> T:
     """What is awaited, if it comes before the deadline."""
     try:
-        async with asyncio.timeout(deadline.left()):
+        async with asyncio.timeout(deadline.at_most()):
             return await work
-    except DeadlineExceeded:
-        raise
     except TimeoutError:
         raise deadline.passed() from None

@@ -42,10 +42,14 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds that are left, above 0; raises when there are none."""
-        left = self._end - time.monotonic()
+        left = self.at_most()
         if left <= 0:
             raise self.passed()
         return left
+
+    def at_most(self) -> float:
+        """Seconds that are left, or 0."""
+        return max(0.0, self._end - time.monotonic())
 
     def allows(self, pause: float) -> bool:
         """Whether there is time left after such a pause."""
