@@ -221,7 +221,8 @@ impl<'a> Trainer<'a> {
         let Update { learning_rate, scale } = update;
         let commit = v1::TrainCommit { id, learning_rate, scale };
         self.committed = Some(commit);
-        cloud.commit(commit).await?;
+        // The step is taken, and noted, even if the connection breaks here: the next one begins with this commit.
+        let sent = cloud.commit(commit).await;
         let score = Score { perplexity: None, r2: None, ..tally.score() };
         let bytes = self.link.counters();
         let overlap = self.timeline.end(id).map_err(ConversationError::Local)?;
@@ -240,7 +241,8 @@ impl<'a> Trainer<'a> {
             gradient_norm: norm,
             uplink_bytes: bytes.uplink.accepted_bytes,
             downlink_bytes: bytes.downlink.delivered_bytes,
-        })
+        })?;
+        sent
     }
 
     fn pipeline<'p>(&'p mut self, cloud: &'p mut Conversation) -> Pipeline<'p> {

@@ -107,6 +107,14 @@ impl Chaos {
         lines.flatten().find_map(|line| line["step"].as_u64()).unwrap_or(0)
     }
 
+    /// Every step in the metrics, in their order.
+    fn noted(&self) -> Vec<u64> {
+        let path = self.nodes.runs().join("edge/a/metrics.jsonl");
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["kind"] == "step").filter_map(|line| line["step"].as_u64()).collect()
+    }
+
     /// Whether the edge ended by itself.
     fn ended(&mut self) -> Option<bool> {
         let training = self.training.as_mut()?;
@@ -223,6 +231,7 @@ async fn two_hundred_faults_change_no_bit() {
     let counts = frames.counts();
     println!("frames: {counts:?}; processes and disks: {}", faults.len());
     assert_eq!(counts.values().sum::<u32>() + faults.len() as u32, 200);
+    assert_eq!(chaos.noted(), (1..=STEPS).collect::<Vec<_>>(), "steps, as the metrics have them");
     let found = final_weights(&chaos.nodes);
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (name, bytes) in &found {
