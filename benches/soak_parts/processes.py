@@ -83,9 +83,9 @@ class Processes:
         return [f"security.ca={folder / 'ca.pem'}", f"security.certificate={folder / 'node.pem'}",
                 f"security.key={folder / 'node-key.pem'}"]
 
-    def command(self, program, words, sets):
+    def command(self, program, words, sets, config=None):
         binary = self.edge_node.with_name(program)
-        return [str(binary), *words, "--config", str(self.config), *nodes.flags(sets)]
+        return [str(binary), *words, "--config", str(config or self.config), *nodes.flags(sets)]
 
     def spawn(self, name, command):
         with open(self.work / f"{name}.log", "a") as log:
@@ -113,8 +113,12 @@ class Processes:
         if await train.wait() != 0:
             sys.exit(f"no weights to serve: {self.training_log('served')}")
         for number, (grpc, http) in enumerate(zip(self.grpc_ports, self.http_ports)):
-            sets = self.edge_sets(grpc, http, self.work / "runs", self.proxy_ports)
-            command = self.command("edge-node", ["serve"], sets)
+            # Devices of their own: each watches its own folders.
+            own = self.work / f"edge-{number}"
+            shutil.copytree(self.work / "runs" / "edge", own / "runs" / "edge")
+            shutil.copy(self.config, own)
+            sets = self.edge_sets(grpc, http, own / "runs", self.proxy_ports)
+            command = self.command("edge-node", ["serve"], sets, own / "cleave.toml")
             self.edges.append(self.spawn(f"edge-{number}", command))
         for number in range(self.count):
             await self.ready(self.http_ports[number], f"edge-{number}")
