@@ -1,13 +1,12 @@
-// The drawing area: strokes by mouse, finger, pen or keys. It tells who listens when a stroke has ended.
+// The drawing area: strokes by mouse, finger, pen or keys. It tells who listens when a stroke begins and when it has ended.
 
 const PEN = 0.075;
 /** How far an arrow key moves the pen, of the area's side. */
 const STEP = 1 / 24;
 
 export class Drawing {
-  constructor(canvas, changed) {
-    this.canvas = canvas;
-    this.changed = changed;
+  constructor(canvas, { begun, changed }) {
+    Object.assign(this, { canvas, begun, changed });
     this.strokes = [];
     this.pointer = null;
     this.key = { x: 0.5, y: 0.5, down: false };
@@ -35,6 +34,7 @@ export class Drawing {
     this.pointer = event.pointerId;
     this.canvas.setPointerCapture(event.pointerId);
     this.strokes.push([this.place(event)]);
+    this.begun();
     this.paint();
   }
 
@@ -63,8 +63,10 @@ export class Drawing {
 
   lower(down) {
     this.key.down = down;
-    if (down) this.strokes.push([[this.key.x, this.key.y]]);
-    else this.changed();
+    if (down) {
+      this.strokes.push([[this.key.x, this.key.y]]);
+      this.begun();
+    } else this.changed();
     this.paint();
   }
 

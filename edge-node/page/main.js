@@ -54,6 +54,11 @@ async function ask(values) {
   return [reply, took];
 }
 
+/** Whether what is shown is not yet about what is drawn. */
+function busy(now) {
+  by("answer").setAttribute("aria-busy", now);
+}
+
 /** Asks about the drawing; an answer to an older one is not shown. */
 async function question() {
   asked += 1;
@@ -64,6 +69,7 @@ async function question() {
     showNothing();
     maps.clear();
     by("sent").getContext("2d").clearRect(0, 0, by("sent").width, by("sent").height);
+    busy(false);
     return;
   }
   try {
@@ -75,6 +81,7 @@ async function question() {
   } catch (error) {
     if (own === asked) showProblem(error.message);
   }
+  if (own === asked) busy(false);
 }
 
 async function many() {
@@ -143,9 +150,19 @@ async function watch() {
   }
 }
 
-drawing = new Drawing(by("draw"), () => {
-  clearTimeout(pending);
-  pending = setTimeout(() => edge && question(), PAUSE);
+drawing = new Drawing(by("draw"), {
+  // Half a digit is no question.
+  begun: () => {
+    clearTimeout(pending);
+    asked += 1;
+    busy(true);
+  },
+  changed: () => {
+    clearTimeout(pending);
+    busy(true);
+    const pause = drawing.strokes.length > 0 ? PAUSE : 0;
+    pending = setTimeout(() => edge && question(), pause);
+  },
 });
 by("clear").onclick = () => drawing.clear();
 by("many").onclick = many;

@@ -107,7 +107,9 @@ impl SplitPredictor {
         let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
         // Times inside a job are this machine's; the device that is emulated takes so many times as long.
         let scale = self.pool.scale();
+        let queued = Instant::now();
         let job = move || {
+            let queue_ms = ms_since(queued);
             let begin = Instant::now();
             let inputs = named(&deployed, query, &spec, tokenizer.as_ref())?;
             let mut output_bytes = ports::output_bytes(&spec, &inputs);
@@ -127,7 +129,7 @@ impl SplitPredictor {
                 false => HeadResult::Sent(wire::encode(activation, deployed.codec.as_ref())),
             };
             let encode_ms = scale * ms_since(begin);
-            Ok(Head { result, left, output_bytes, head_ms, encode_ms })
+            Ok(Head { result, left, output_bytes, queue_ms, head_ms, encode_ms })
         };
         self.pool.run(job).await.map_err(compute_error)?
     }
@@ -246,9 +248,9 @@ impl SplitPredictor {
         exits: bool,
         sent: Option<oneshot::Sender<()>>,
     ) -> Result<Prediction, InferError> {
-        let Head { result, left, output_bytes, head_ms, encode_ms } =
+        let Head { result, left, output_bytes, queue_ms, head_ms, encode_ms } =
             self.head(deployed.clone(), query, exits).await?;
-        trace::record_parts(&[("head", head_ms), ("encode", encode_ms)]);
+        trace::record_parts(&[("queue", queue_ms), ("head", head_ms), ("encode", encode_ms)]);
         let mut timing = Timing { head_ms, ..Timing::default() };
         if left.is_none() {
             let (split, output_bytes) = (deployed.target.split, output_bytes as u64);
@@ -281,6 +283,8 @@ struct Head {
     left: Option<Left>,
     /// Bytes of the output that is expected.
     output_bytes: usize,
+    /// Waited for a compute thread.
+    queue_ms: f64,
     head_ms: f64,
     encode_ms: f64,
 }

@@ -31,7 +31,7 @@ MOST_DIFFERENCE = 0.05
 REQUESTS = 20
 PATIENCE_S = 60
 # One after the other; "cloud" is all that the cloud did.
-PARTS = ["head", "encode", "uplink", "cloud", "downlink", "decode"]
+PARTS = ["queue", "head", "encode", "uplink", "cloud", "downlink", "decode"]
 CLOUD = ["queue", "decode", "tail", "encode"]
 CONFIG = """split_point = 2
 [model]

@@ -111,8 +111,12 @@ impl Chaos {
     fn noted(&self) -> Vec<u64> {
         let path = self.nodes.runs().join("edge/a/metrics.jsonl");
         let text = fs::read_to_string(path).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        lines.filter(|line| line["kind"] == "step").filter_map(|line| line["step"].as_u64()).collect()
+        let lines =
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["kind"] == "step")
+            .filter_map(|line| line["step"].as_u64())
+            .collect()
     }
 
     /// Whether the edge ended by itself.
