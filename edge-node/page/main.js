@@ -90,7 +90,7 @@ async function many() {
   by("many").disabled = true;
   try {
     for (let i = 0; i < MANY; i += 1) await ask(values);
-    await tick();
+    await look();
   } catch (error) {
     showProblem(error.message);
   }
@@ -108,7 +108,7 @@ async function start() {
   by("what").textContent = `${name}: ${family} of ${stages.length} stages`;
   by("foot").textContent = `Cleave ${edge.version}`;
   cut = new Cut(edge, async () => {
-    await tick();
+    await look();
     if (drawing.strokes.length > 0) await question();
   });
   if (!drawable(edge.model)) {
@@ -119,18 +119,18 @@ async function start() {
   }
 }
 
-async function tick() {
+async function look() {
   const state = await get("state");
-  const { deployed, clouds } = state;
+  const { deployed } = state;
   status(state.ready, deployed ? `split at ${deployed.split_point}, ${state.link.profile}` : "nothing is deployed yet");
   if (profile !== state.link.profile) {
     profile = state.link.profile;
     // Not waited for: a link is simulated for a while.
     cut.predict().then(() => cut.rows(state));
   }
-  live.add(state);
   cut.show(state);
-  showTopology(edge, { ...state, clouds });
+  showTopology(edge, state);
+  return state;
 }
 
 async function watch() {
@@ -139,7 +139,8 @@ async function watch() {
     if (!document.hidden) {
       try {
         if (!edge) await start();
-        await tick();
+        // Rates are of whole seconds: a look in between tells the charts nothing.
+        live.add(await look());
         if (looks % RUNS_EVERY === 0) await showRuns();
         looks += 1;
       } catch (error) {

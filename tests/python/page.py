@@ -166,9 +166,12 @@ def check_read_only(page):
     assert len(errors) == 1 and "401" in errors[0]["message"], errors
 
 
-def check_moving(page, token):
+def admit(page, token):
     page.by("token").send_keys(token)
     page.until("the slider", page.by("split").is_enabled)
+
+
+def check_moving(page):
     stages = int(page.by("split").get_attribute("max"))
     for split in [1, stages, 2]:
         page.script("arguments[0].scrollIntoView({block: 'center'})", page.by("split"))
@@ -274,8 +277,9 @@ def main():
         assert not page.errors()
         check_keyboard(page)
         check_read_only(page)
-        check_moving(page, token_file.read_text().strip())
+        admit(page, token_file.read_text().strip())
         check_link(page)
+        check_moving(page)
         page.draw(DIGITS[3])
         assert page.answered() == 3
         for theme in ["light", "dark"]:
