@@ -198,11 +198,17 @@ impl Conversation {
         let part = self.sequence.stamp(part);
         match timeout(self.patience, self.requests.send(part)).await {
             Ok(Ok(())) => Ok(()),
-            // The stream is gone; what the cloud said about it comes as the reply.
-            Ok(Err(_)) => {
-                Err(self.reply().await.err().unwrap_or_else(|| self.confused("a request")))
-            }
+            Ok(Err(_)) => Err(self.why_gone().await),
             Err(_) => Err(silent(&self.address, self.patience)),
+        }
+    }
+
+    /// Of a stream that takes nothing any more: what the cloud said last, behind answers that came before.
+    async fn why_gone(&mut self) -> ConversationError {
+        loop {
+            if let Err(error) = self.reply().await {
+                return error;
+            }
         }
     }
 
