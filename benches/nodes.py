@@ -44,6 +44,12 @@ def free_ports(count):
     return ports
 
 
+def resident(pid):
+    """Bytes of memory that a process has."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS:"))
+
+
 class Cloud:
     """A cloud node, until `end`."""
 

@@ -9,7 +9,6 @@ import sys
 import time
 
 import nodes
-from soak_parts.processes import resident
 from soak_parts.client import ready
 
 IMAGE = "cleave-edge:local"
@@ -130,7 +129,7 @@ class Containers:
     def resident(self):
         pids = {f"edge-{number}": self.pids[f"{self.project}-soak-edge-{number}"] for number in range(self.count)}
         pids["cloud-1"] = int(docker("inspect", "-f", "{{.State.Pid}}", self.clouds[1]))
-        return {name: resident(pid) for name, pid in pids.items() if os.path.exists(f"/proc/{pid}")}
+        return {name: nodes.resident(pid) for name, pid in pids.items() if os.path.exists(f"/proc/{pid}")}
 
     def dead(self):
         return [f"{name} has ended" for name, pid in self.pids.items() if not os.path.exists(f"/proc/{pid}")]

@@ -208,7 +208,7 @@ class Processes:
         """Bytes of each process that lives all the time."""
         all_nodes = {"cloud-1": self.clouds[1]}
         all_nodes |= {f"edge-{number}": edge for number, edge in enumerate(self.edges)}
-        return {name: resident(process.pid) for name, process in all_nodes.items()}
+        return {name: nodes.resident(process.pid) for name, process in all_nodes.items()}
 
     def dead(self):
         """Those that should live and do not."""
@@ -224,8 +224,3 @@ class Processes:
             if process is not None:
                 process.wait()
         shutil.rmtree(self.work / "runs", ignore_errors=True)
-
-
-def resident(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS:"))

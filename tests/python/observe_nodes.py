@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ import grpc
 import numpy
 import tritonclient.grpc as triton
 import yaml
+
+from ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.argv[1]).resolve()
@@ -51,14 +52,6 @@ def check(what, ok, found=""):
     if not ok:
         sys.exit(f"FAILED {what}: {found}")
     print(f"ok {what}")
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def eventually(what, attempt, seconds=60):
