@@ -11,6 +11,7 @@
 mod bottlenecks;
 pub mod cli;
 mod clock;
+mod doctor;
 mod generate;
 mod group;
 mod handshake;

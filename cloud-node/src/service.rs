@@ -1,6 +1,10 @@
 //! The split protocol's service: takes messages apart, hands them on, puts replies together.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use cleave_shared::{
     checkpoint::{AdapterBase, Library, WeightsId},
@@ -67,8 +71,15 @@ impl SplitService for Split {
             // cannot be made is that request's error.
             let _ = self.inference.tails.get(&warm, &self.inference.pool).await;
         }
-        let (sent_ns, instance) = (self.clock.now_ns(), self.clock.instance);
-        Ok(Response::new(v1::BindReply { missing_stages, received_ns, sent_ns, instance }))
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Response::new(v1::BindReply {
+            missing_stages,
+            received_ns,
+            version: env!("CARGO_PKG_VERSION").into(),
+            wall_clock_ms: since.as_millis() as u64,
+            instance: self.clock.instance,
+            sent_ns: self.clock.now_ns(),
+        }))
     }
 
     async fn infer(

@@ -5,6 +5,7 @@ mod bottleneck;
 mod certs;
 mod exits;
 mod generate;
+mod infer;
 mod link;
 mod optimize;
 mod plan;
@@ -13,10 +14,12 @@ mod steps;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use cleave_shared::{
     config::{Config, ConfigArgs},
-    health, memory,
+    health,
+    manual::ManualCommand,
+    memory,
     model::{ModelSpec, named::model_by_name},
     telemetry::{self, LogFormat},
 };
@@ -27,6 +30,7 @@ use self::{
     certs::CertsArgs,
     exits::ExitsCommand,
     generate::GenerateArgs,
+    infer::InferArgs,
     link::{LinkArgs, TraceArgs},
     optimize::{AdapterCommand, PruneArgs, QuantizeArgs},
     plan::{PlanArgs, ProfileArgs},
@@ -64,6 +68,14 @@ enum Command {
     Trace(TraceArgs),
     /// Makes a development CA, and certificates with which both nodes know each other
     Certs(CertsArgs),
+    /// Looks at configuration, model, weights, ports, certificates, clouds, clocks and link, and says what to do
+    Doctor {
+        /// Prints a JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(flatten)]
+    Manual(ManualCommand),
 }
 
 /// Commands that read the configuration.
@@ -87,11 +99,16 @@ enum NodeCommand {
     Report(ReportArgs),
     /// Continues a sequence of token ids together with the cloud, without a running edge
     Generate(GenerateArgs),
+    /// Asks a running edge about files or texts; prints the answer and where the time went
+    Infer(InferArgs),
     /// Sends the held-out samples to a running edge; prints accuracy and latency
     Evaluate {
         /// The edge's gRPC address, http://HOST:PORT [default: edge.grpc_listen]
         #[arg(long, value_name = "URL")]
         edge: Option<String>,
+        /// Prints the result as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Starts both nodes, trains across the link, then asks the edge
     Demo {
@@ -134,11 +151,13 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = match cli.command {
         Command::Link(args) => {
-            telemetry::init(LogFormat::Text);
+            telemetry::init(LogFormat::Text, "info");
             return ended(link::link(args));
         }
         Command::Trace(args) => return ended(link::trace(&args)),
         Command::Certs(args) => return ended(certs::certs(args)),
+        Command::Doctor { json } => return ended(examined(&cli.config, json)),
+        Command::Manual(command) => return ended(command.run(Cli::command())),
         Command::Inspect { list: true, .. } => {
             println!("{}", ModelSpec::BUILTIN.join("\n"));
             return ExitCode::SUCCESS;
@@ -148,7 +167,7 @@ pub fn main() -> ExitCode {
     };
     match cli.config.load() {
         Ok(config) => {
-            telemetry::init(config.log.format);
+            telemetry::init(config.log.format, &config.log.level);
             ended(run(command, config, cli.config))
         }
         Err(error) => {
@@ -189,14 +208,20 @@ async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Resu
             if let Some(run) = run {
                 tracing::info!(weights = %deploy_run(&config, &run)?, "deployed");
             }
+            tokio::spawn(args.clone().follow_log_level());
             stack::serve(config, args).await
         }
         NodeCommand::Report(args) => report::report(&config, args),
         NodeCommand::Generate(args) => generate::generate(&config, args).await,
-        NodeCommand::Evaluate { edge } => {
+        NodeCommand::Infer(args) => infer::infer(&config, args).await,
+        NodeCommand::Evaluate { edge, json } => {
             let edge = edge.unwrap_or_else(|| format!("http://{}", config.edge.grpc_listen));
             let mut client = EdgeClient::connect(&edge, &config.edge.model_name).await?;
-            print!("{}", client.evaluate(&config).await?.render(&config));
+            let found = client.evaluate(&config).await?;
+            match json {
+                true => println!("{}", found.json()),
+                false => print!("{}", found.render(&config)),
+            }
             Ok(())
         }
         NodeCommand::Demo { edge, exit } => {
@@ -216,6 +241,12 @@ async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Resu
         },
         NodeCommand::Cloud => cloud_node::serve(config).await,
     }
+}
+
+/// What is wrong is what the report says, so that nothing is logged.
+#[tokio::main]
+async fn examined(args: &ConfigArgs, json: bool) -> Result<(), String> {
+    cleave_shared::doctor::report(&crate::doctor::examine(args).await, json)
 }
 
 /// The model of `--model`, for which no configuration is needed, or else the configured one.

@@ -11,9 +11,9 @@
 //! [`bottleneck`] trains a codec for the cut of a model.
 //! [`optimize`] makes models smaller and measures them, [`audit`] shows what activations give away,
 //! [`inspect`] shows what a model costs and where it can be cut, [`profile`] measures it on both nodes,
-//! [`plan`] predicts each cut and chooses one, [`adapt`] keeps the choice right while the edge serves, [`evaluate`] is a client that measures a
-//! running edge, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
-//! picture of how the layers are put together.
+//! [`plan`] predicts each cut and chooses one, [`adapt`] keeps the choice right while the edge serves, [`client`] is a client of a
+//! running edge, which [`infer`] asks and [`evaluate`] measures with it, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
+//! picture of how the layers are put together, [`doctor`] looks whether they will be.
 
 pub mod adapt;
 pub mod audit;
@@ -21,15 +21,19 @@ pub mod bottleneck;
 mod certs;
 mod chosen;
 pub mod cli;
+pub mod client;
 pub mod cloud;
 pub mod demo;
 pub mod deploy;
+mod doctor;
 pub mod evaluate;
 pub mod exits;
 pub mod generate;
 mod group;
+pub mod infer;
 pub mod inspect;
 pub mod link;
+mod operations;
 pub mod optimize;
 pub mod page;
 pub mod plan;

@@ -19,14 +19,14 @@ use std::{
 };
 
 use cleave_shared::{
-    config::{Config, ConfigArgs, Fallback},
+    config::{Config, ConfigArgs, Fallback, LogConfig},
     link::Link,
 };
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
 use self::wishes::Wishes;
-pub use self::wishes::{Setting, Wish};
+pub use self::wishes::{QUEUE, Setting, Unfulfilled, Wish, ask};
 use crate::{
     adapt::Planned,
     deploy::{Deployer, Deployment, Pointer, Ready, Target},
@@ -145,6 +145,8 @@ impl Reconfigurer {
                     && (wished.is_auto() || split == Some(wished.stages()))
             }
             Setting::LinkProfile(wished) => self.config.link.profile == *wished,
+            // Whatever is wrong is in its way.
+            Setting::Newest => false,
         }
     }
 
@@ -159,6 +161,8 @@ impl Reconfigurer {
             train: asked.train.clone(),
             data: asked.data.clone(),
             cloud: asked.cloud.clone(),
+            // Followed by itself.
+            log: LogConfig { level: asked.log.level.clone(), ..self.config.log.clone() },
             ..self.config.clone()
         };
         if asked.link != self.config.link {
@@ -194,7 +198,7 @@ impl Reconfigurer {
         if asked == self.config {
             return Ok(());
         }
-        Err("a key other than split_point, codec, plan and link was changed: restart the node for it"
+        Err("a key other than split_point, codec, plan, link and log.level was changed: restart the node for it"
             .into())
     }
 

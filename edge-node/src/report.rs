@@ -36,6 +36,17 @@ impl LatencyTable {
         self.total.add(total_ms);
     }
 
+    /// Percentiles of each part by its name, ms.
+    pub fn json(&self) -> serde_json::Value {
+        let of = |c: &Column| {
+            let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|p| c.percentile(p));
+            serde_json::json!({ "p50": p50, "p95": p95, "p99": p99 })
+        };
+        let names = Timing::default().parameters().map(|(name, _)| name.to_string());
+        let parts = names.into_iter().zip(self.parts.iter().map(of));
+        serde_json::Value::Object(parts.chain([("total_ms".into(), of(&self.total))]).collect())
+    }
+
     /// The rows, with a header.
     pub fn render(&self) -> String {
         let names = Timing::default().parameters().map(|(name, _)| name.trim_end_matches("_ms"));

@@ -23,12 +23,13 @@ use crate::{
     cloud::{Again, BreakerLayer, CloudClient, FailoverLayer, InferAnswer, InferCall},
     deploy::Deployer,
     generate::SplitGenerator,
+    operations::Operations,
     page::{self, Clouds, Ledger, Observed, Page},
     ports,
     predict::SplitPredictor,
     proto,
-    reconfigure::{Outlets, Reconfigurer},
-    serve::{self, TextFiles, TextService},
+    reconfigure::{Outlets, QUEUE, Reconfigurer},
+    serve::{self, Access, Control, Gate, Gated, TextFiles, TextService},
 };
 
 /// One message of the split protocol: a chunk of tensor data, and room for the fields around it.
@@ -164,8 +165,10 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         .with_spare(spare, patience_now)
         .seen_by(seen);
     let predictor = Arc::new(predictor);
-    let (wishes, asked) = mpsc::channel(page::QUEUE);
+    let (wishes, asked) = mpsc::channel(QUEUE);
     let token = config.edge.admin_token.clone().map(Secret::read).transpose();
+    let access = Arc::new(Access::new(token.map_err(|e| format!("edge.admin_token: {e}"))?));
+    let gate = Gate::default();
     let page = Page {
         predictor: predictor.clone(),
         ledger: Arc::new(Ledger::new(config_now.clone())),
@@ -175,11 +178,15 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         cloud: client,
         clouds: Clouds::new(&config)?,
         profiles: args.file().ok().and_then(|file| Some(file.parent()?.join(PROFILES))),
-        token: token.map_err(|e| format!("edge.admin_token: {e}"))?,
-        wishes,
+        access: access.clone(),
+        wishes: wishes.clone(),
     };
+    let operations = Operations { ledger: page.ledger.clone(), gate: gate.clone(), access, wishes };
+    let control: Arc<dyn Control> = Arc::new(operations);
     // What a request took is noted around all that is done for it.
     let predictor = Arc::new(Observed::new(predictor, page.ledger.clone()));
+    let predictor = Arc::new(Gated::new(predictor, gate.clone()));
+    let generator = Gated::new(Arc::new(generator), gate);
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
     let name = config.edge.model_name.clone();
@@ -192,7 +199,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let (health, health_service) = tonic_health::server::health_reporter();
     // Not healthy until something is deployed: `docker compose` waits for that.
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    type Grpc = serve::GrpcService<Observed<SplitPredictor>, SplitGenerator>;
+    type Grpc = serve::GrpcService<Gated<Observed<SplitPredictor>>, Gated<SplitGenerator>>;
     health.set_not_serving::<Grpc>().await;
     let outlets = Outlets { in_force, deployed, whole };
     let reconfigurer =
@@ -221,12 +228,14 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
         .add_service(serve::grpc_service(
             predictor.clone(),
             text.clone(),
+            control.clone(),
             grpc_limit(&config, &inputs),
         ))
         .serve_with_incoming_shutdown(grpc, told(ending.subscribe()));
     telemetry::metrics::init();
-    let router = serve::rest_router(predictor, http_limit(&config, &inputs))
+    let router = serve::rest_router(predictor.clone(), http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
+        .merge(serve::control_router(predictor, control))
         .merge(serve::openai_router(text))
         .merge(page::page_router(page, http_limit(&config, &inputs)))
         .merge(serve::metrics_router(link))

@@ -169,6 +169,8 @@ def of_defaults(documents):
     check("the edge knows it", address == f"https://cleave-cloud.cleave.svc:{port}", address)
     scaler = documents["HorizontalPodAutoscaler/cleave-cloud"]["spec"]
     check("the cloud scales", scaler["scaleTargetRef"]["name"] == "cleave-cloud", scaler)
+    by = scaler["metrics"][0]["pods"]["metric"]["name"]
+    check("by queue time", by == "cleave_compute_wait_seconds_per_second", by)
     check("no fixed replicas beside it", "replicas" not in documents["Deployment/cleave-cloud"]["spec"])
     check("a budget", "PodDisruptionBudget/cleave-cloud" in documents)
 

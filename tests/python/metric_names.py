@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = r"cleave_[a-z0-9_]+"
 # Of a histogram's or summary's samples, beside its name.
 PARTS = ("_bucket", "_sum", "_count")
-# What prometheus-adapter.yaml makes of a counter.
+# What prometheus-adapter.yaml makes of a counter, or of a histogram's seconds.
 PER_SECOND = "_per_second"
 
 
@@ -90,10 +90,13 @@ def problems(files):
         if not names and user == "the dashboard":
             yield f"{user} names no metric at all"
         for name in sorted(names):
-            known = [name, name.removesuffix(PER_SECOND) + "_total", *(name.removesuffix(p) for p in PARTS)]
+            plain = name.removesuffix(PER_SECOND)
+            known = [name, plain, plain + "_total", *(name.removesuffix(p) for p in PARTS)]
             if not any(n in edge or n in cloud for n in known):
                 yield f"{user} names {name}, which is not exported"
-    for name in sorted(edge.keys() & written.keys() - users()["the dashboard"]):
+    drawn = users()["the dashboard"]
+    drawn |= {name.removesuffix(part) for name in drawn for part in PARTS}
+    for name in sorted(edge.keys() & written.keys() - drawn):
         yield f"{name} is on no panel of the dashboard"
 
 

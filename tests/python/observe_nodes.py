@@ -282,6 +282,12 @@ def dashboard():
             yield panel["title"], re.sub(r"\[1m\]", f"[{WINDOW_S}s]", expression)
 
 
+def series(text):
+    """What there is to adapt: of a histogram its seconds."""
+    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)", text, re.M):
+        yield name + "_sum" if kind == "histogram" else name
+
+
 def adapted(names):
     """What prometheus-adapter would ask for each metric: its templates are Go's, with << and >>."""
     rules = yaml.safe_load((ROOT / "deploy/observe/prometheus-adapter.yaml").read_text())["rules"]["custom"]
@@ -362,7 +368,7 @@ def observe(folder, started):
         check_data(prometheus, "the dashboard", dashboard())
         exposed = get(f"http://127.0.0.1:{place.http}/metrics")
         token_text = get(f"http://127.0.0.1:{token_metrics}/metrics")
-        check_data(prometheus, "prometheus-adapter.yaml", adapted(re.findall(r"^# TYPE (\S+)", token_text + exposed, re.M)))
+        check_data(prometheus, "prometheus-adapter.yaml", adapted(series(token_text + exposed)))
         requests.stop = True
         requests.join(30)
         check(f"{requests.answers} answers, none an error", requests.failed is None, requests.failed)

@@ -36,15 +36,25 @@ pub struct TrainArgs {
     /// Adam's; it falls to 0 as a cosine
     #[arg(long, default_value_t = 0.003)]
     learning_rate: f64,
+    /// Prints what it came to as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn bottleneck(config: &Config, command: BottleneckCommand) -> Result<(), String> {
     let BottleneckCommand::Train(args) = command;
-    let TrainArgs { run, name, resume, at, width, stride, epochs, learning_rate } = args;
+    let TrainArgs { run, name, resume, at, width, stride, epochs, learning_rate, json } = args;
     let options =
         bottleneck::Options { run, name, resume, at, width, stride, epochs, learning_rate };
     let bottleneck::Trained { outcome, bytes: [from, to] } =
         bottleneck::train(config, &options).await?;
+    if json {
+        let mut told = outcome.json();
+        told["activation_bytes"] = from.into();
+        told["code_bytes"] = to.into();
+        println!("{told}");
+        return Ok(());
+    }
     println!("{}", demo::summary(&outcome));
     let run = &outcome.run;
     println!(

@@ -24,6 +24,9 @@ pub struct TrainArgs {
     run: Option<String>,
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     epochs: u64,
+    /// Prints the report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -41,13 +44,14 @@ pub struct ReportArgs {
 
 pub async fn exits(config: &Config, command: ExitsCommand) -> Result<(), String> {
     match command {
-        ExitsCommand::Train(TrainArgs { after, run, epochs }) => {
+        ExitsCommand::Train(TrainArgs { after, run, epochs, json }) => {
             let options = exits::Options { run: run.clone(), after, epochs };
             for file in exits::train(config, &options).await? {
-                println!("wrote {file}");
+                eprintln!("wrote {file}");
             }
             let part = PartName::Validation.part();
-            print!("{}", exits::report(config, run.as_deref(), part).await?.render());
+            let report = exits::report(config, run.as_deref(), part).await?;
+            print!("{}", if json { report.json() } else { report.render() });
         }
         ExitsCommand::Report(ReportArgs { run, part, json }) => {
             let report = exits::report(config, run.as_deref(), part.part()).await?;

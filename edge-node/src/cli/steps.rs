@@ -33,6 +33,9 @@ pub struct TrainArgs {
     /// Be this edge of a group (train.topology), from 0 [default: all of them]
     #[arg(long, value_name = "NUMBER")]
     edge: Option<usize>,
+    /// Prints what it came to as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -100,6 +103,9 @@ pub struct TuneArgs {
     /// When to end a trial early
     #[arg(long, value_enum, default_value_t = Rule::Median)]
     stop: Rule,
+    /// Prints the trials, best first, as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn prepare(config: &Config, args: PrepareArgs) -> Result<(), String> {
@@ -112,10 +118,13 @@ pub fn prepare(config: &Config, args: PrepareArgs) -> Result<(), String> {
 }
 
 pub async fn train(config: &Config, args: TrainArgs) -> Result<(), String> {
-    let TrainArgs { run, resume, no_deploy, edge } = args;
+    let TrainArgs { run, resume, no_deploy, edge, json } = args;
     let options = train::Options { run, resume, no_deploy, data_of: None, edge };
     let outcome = train::train(config, &options).await?;
-    println!("{}", demo::summary(&outcome));
+    match json {
+        true => println!("{}", outcome.json()),
+        false => println!("{}", demo::summary(&outcome)),
+    }
     Ok(())
 }
 
@@ -154,6 +163,9 @@ pub async fn tune(config: &Config, args: TuneArgs) -> Result<(), String> {
         seed: args.search_seed,
     };
     let tuned = tune::tune(config, &options, |line| eprintln!("{line}")).await?;
-    print!("{}", tune::render(&tuned));
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&tuned).expect("plain data")),
+        false => print!("{}", tune::render(&tuned)),
+    }
     Ok(())
 }

@@ -85,6 +85,19 @@ pub struct InferCall {
     pub output_bytes: usize,
 }
 
+/// What the cloud says when it agrees.
+#[derive(Debug)]
+pub struct Bound {
+    /// Stages whose weights it lacks.
+    pub missing_stages: Vec<String>,
+    /// Time under way, there and back, ms.
+    pub rtt_ms: f64,
+    /// Of its software.
+    pub version: String,
+    /// Its time of day, ms since 1970.
+    pub wall_clock_ms: u64,
+}
+
 /// What the tail answered, and what the way there and back took.
 #[derive(Debug)]
 pub struct InferAnswer {
@@ -116,19 +129,24 @@ impl CloudClient {
         Some(self.shared.instance.load(Ordering::Relaxed)).filter(|instance| *instance != 0)
     }
 
-    /// The handshake; gives the stages whose weights the cloud lacks.
-    pub async fn bind(&self, agreement: &v1::Agreement) -> Result<Vec<String>, Status> {
+    /// The handshake.
+    pub async fn bind(&self, agreement: &v1::Agreement) -> Result<Bound, Status> {
         let request = v1::BindRequest { agreement: Some(agreement.clone()) };
         let sent_ns = self.now_ns();
         let reply = self.client.clone().bind(request).await?.into_inner();
-        self.observe(Exchange {
+        let (uplink_ms, downlink_ms) = self.observe(Exchange {
             instance: reply.instance,
             sent_ns,
             arrived_ns: reply.received_ns,
             left_ns: reply.sent_ns,
             returned_ns: self.now_ns(),
         });
-        Ok(reply.missing_stages)
+        Ok(Bound {
+            missing_stages: reply.missing_stages,
+            rtt_ms: uplink_ms + downlink_ms,
+            version: reply.version,
+            wall_clock_ms: reply.wall_clock_ms,
+        })
     }
 
     /// Waits until a cloud has said that it lacks weights of what is deployed.

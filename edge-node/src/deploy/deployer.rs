@@ -182,15 +182,15 @@ impl Deployer {
 
     /// The handshake; stages that the cloud lacks are given to it.
     async fn bind(&self, target: &Target, agreement: &Agreement) -> Result<(), Unbound> {
-        let missing = self.cloud.bind(agreement).await.map_err(|status| {
+        let bound = self.cloud.bind(agreement).await.map_err(|status| {
             let text = self.explain(&status);
             match status.code() {
                 Code::Unavailable => Unbound::Absent(text),
                 _ => Unbound::Refused(text),
             }
         })?;
-        if !missing.is_empty() {
-            self.give(target, agreement, missing).await?;
+        if !bound.missing_stages.is_empty() {
+            self.give(target, agreement, bound.missing_stages).await?;
         }
         for _ in 1..CLOCK_SAMPLES {
             self.cloud.bind(agreement).await.map_err(|s| self.explain(&s))?;

@@ -1,6 +1,6 @@
 //! Changes of what the edge does.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -11,18 +11,12 @@ use axum::{
 use cleave_shared::config::SplitPoint;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use super::Shared;
 use crate::{
-    reconfigure::{Setting, Wish},
+    reconfigure::{Setting, Unfulfilled, ask},
     serve::http_error,
 };
-
-/// Changes that may wait for those before them.
-pub const QUEUE: usize = 8;
-/// How long a change may take: weights that follow the cut cross the link.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,22 +56,16 @@ fn refused(rejection: &JsonRejection) -> Response {
 
 /// Answers when the setting is in force.
 async fn wish(shared: &Shared, setting: Setting) -> Response {
-    let (done, outcome) = oneshot::channel();
-    if shared.page.wishes.try_send(Wish { setting, done }).is_err() {
-        let why = "other changes are under way; try again later";
-        return http_error(StatusCode::TOO_MANY_REQUESTS, why);
-    }
-    match tokio::time::timeout(PATIENCE, outcome).await {
-        Ok(Ok(Ok(()))) => {
-            let config = shared.page.config.borrow();
-            let (split_point, profile) = (config.split_point, &config.link.profile);
-            Json(json!({ "split_point": split_point, "profile": profile })).into_response()
-        }
-        Ok(Ok(Err(why))) => http_error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-        Ok(Err(_)) => http_error(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending"),
-        Err(_) => {
-            let why = format!("not in force after {} s; it may be later", PATIENCE.as_secs());
-            http_error(StatusCode::GATEWAY_TIMEOUT, &why)
-        }
-    }
+    let Err(why) = ask(&shared.page.wishes, setting).await else {
+        let config = shared.page.config.borrow();
+        let (split_point, profile) = (config.split_point, &config.link.profile);
+        return Json(json!({ "split_point": split_point, "profile": profile })).into_response();
+    };
+    let status = match why {
+        Unfulfilled::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Unfulfilled::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Unfulfilled::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        Unfulfilled::Late => StatusCode::GATEWAY_TIMEOUT,
+    };
+    http_error(status, &why.to_string())
 }

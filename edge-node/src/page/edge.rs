@@ -45,7 +45,7 @@ pub async fn edge(State(shared): State<Arc<Shared>>) -> Response {
             "outputs": info.outputs.iter().map(port).collect::<Vec<_>>(),
         },
         "links": links,
-        "may_change": shared.page.token.is_some(),
+        "may_change": shared.page.access.has_token(),
     }))
     .into_response()
 }

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use cleave_shared::config::Config;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::serve::{Prediction, Timing};
+use crate::serve::{Durations, InferenceStats, Prediction, Statistics, Timing};
 
 /// Percentiles are of requests that ended in this time, and of so many of them at most.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -34,6 +34,32 @@ struct Inner {
     /// Link profile and codec of `splits`.
     setting: (String, String),
     splits: BTreeMap<usize, VecDeque<(f64, Timing)>>,
+    totals: Totals,
+}
+
+/// Of all requests since the edge began, ms.
+#[derive(Default)]
+struct Totals {
+    samples: u64,
+    answered_ms: f64,
+    failed_ms: f64,
+    parts: Timing,
+    last: Option<SystemTime>,
+}
+
+impl Totals {
+    fn add(&mut self, answer: &Answered, ms: f64) {
+        self.samples += answer.samples;
+        self.answered_ms += ms;
+        self.last = Some(SystemTime::now());
+        let (sum, one) = (&mut self.parts, &answer.timing);
+        sum.head_ms += one.head_ms;
+        sum.encode_ms += one.encode_ms;
+        sum.uplink_ms += one.uplink_ms;
+        sum.tail_ms += one.tail_ms;
+        sum.downlink_ms += one.downlink_ms;
+        sum.decode_ms += one.decode_ms;
+    }
 }
 
 /// Totals since the edge began, and percentiles of the last seconds.
@@ -83,6 +109,29 @@ impl Ledger {
         let latency_ms = Percentiles::of(inner.recent.iter().map(|(_, ms)| *ms));
         let Inner { in_flight, answered, failed, .. } = *inner;
         Requests { in_flight, answered, failed, window_s: WINDOW.as_secs(), latency_ms }
+    }
+
+    /// Since the edge began, by the protocol's names.
+    pub fn statistics(&self) -> Statistics {
+        let inner = self.lock();
+        let Inner { answered, failed, totals, .. } = &*inner;
+        let ns = |ms: f64| (ms.max(0.0) * 1e6) as u64;
+        let of = |count: u64, ms: f64| Durations { count, ns: ns(ms) };
+        let parts = &totals.parts;
+        let last = totals.last.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Statistics {
+            last_inference: last.map_or(0, |at| at.as_millis() as u64),
+            inference_count: totals.samples,
+            execution_count: *answered,
+            inference_stats: InferenceStats {
+                success: of(*answered, totals.answered_ms),
+                fail: of(*failed, totals.failed_ms),
+                queue: of(*answered, totals.answered_ms - parts.total_ms()),
+                compute_input: of(*answered, parts.encode_ms + parts.uplink_ms),
+                compute_infer: of(*answered, parts.head_ms + parts.tail_ms),
+                compute_output: of(*answered, parts.downlink_ms + parts.decode_ms),
+            },
+        }
     }
 
     /// In their order; those that answered nothing yet are missing.
@@ -154,13 +203,26 @@ fn medians(kept: &VecDeque<(f64, Timing)>) -> Timing {
 pub struct Entry {
     ledger: Arc<Ledger>,
     setting: (String, String),
-    outcome: Option<(f64, Option<(usize, Timing)>)>,
+    outcome: Option<(f64, Option<Answered>)>,
+}
+
+struct Answered {
+    split_point: usize,
+    samples: u64,
+    timing: Timing,
 }
 
 impl Entry {
     /// It took so long; without a prediction it failed.
     pub fn ended(mut self, ms: f64, prediction: Option<&Prediction>) {
-        self.outcome = Some((ms, prediction.map(|p| (p.split_point, p.timing))));
+        let samples =
+            |p: &Prediction| p.outputs.first().and_then(|(_, t)| t.shape().first().copied());
+        let answered = prediction.map(|p| Answered {
+            split_point: p.split_point,
+            samples: samples(p).unwrap_or(0) as u64,
+            timing: p.timing,
+        });
+        self.outcome = Some((ms, answered));
     }
 }
 
@@ -171,21 +233,24 @@ impl Drop for Entry {
         inner.in_flight -= 1;
         match self.outcome.take() {
             None => count("left"),
-            Some((_, None)) => {
+            Some((ms, None)) => {
                 inner.failed += 1;
+                inner.totals.failed_ms += ms;
                 count("failed");
             }
-            Some((ms, Some((split, timing)))) => {
+            Some((ms, Some(answer))) => {
                 inner.answered += 1;
+                inner.totals.add(&answer, ms);
                 count("answered");
+                metrics::histogram!("cleave_request_duration_seconds").record(ms / 1e3);
                 inner.recent.push_back((Instant::now(), ms));
                 inner.forget();
                 // What began on another link says nothing of this one.
                 if setting == self.setting {
                     inner.set(setting);
-                    let kept = inner.splits.entry(split).or_default();
+                    let kept = inner.splits.entry(answer.split_point).or_default();
                     kept.truncate(KEPT - 1);
-                    kept.push_front((ms, timing));
+                    kept.push_front((ms, answer.timing));
                 }
             }
         }
@@ -198,6 +263,8 @@ fn count(outcome: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use cleave_shared::tensor::HostTensor;
+
     use super::*;
 
     fn prediction(split_point: usize, head_ms: f64) -> Prediction {
@@ -248,6 +315,34 @@ mod tests {
         assert_eq!(ledger.splits(), []);
         ledger.begin().ended(9.0, Some(&prediction(4, 0.0)));
         assert_eq!(ledger.splits().len(), 1);
+    }
+
+    #[test]
+    fn statistics_add_up() {
+        let (_config, now) = watch::channel(Config::default());
+        let ledger = Arc::new(Ledger::new(now));
+        assert_eq!(ledger.statistics(), Statistics::default());
+        let timing = Timing {
+            head_ms: 1.0,
+            encode_ms: 2.0,
+            uplink_ms: 3.0,
+            tail_ms: 4.0,
+            ..Timing::default()
+        };
+        let output = HostTensor::from_f32(vec![3, 1], &[0.0; 3]);
+        let outputs = vec![("logits".to_string(), output)];
+        let answer = Prediction { outputs, timing, split_point: 1, exits: None };
+        ledger.begin().ended(15.0, Some(&answer));
+        ledger.begin().ended(15.0, Some(&answer));
+        ledger.begin().ended(7.0, None);
+        let Statistics { inference_count, execution_count, inference_stats: stats, last_inference } =
+            ledger.statistics();
+        assert_eq!((inference_count, execution_count), (6, 2));
+        assert!(last_inference > 1_700_000_000_000);
+        let of = |count, ms: u64| Durations { count, ns: ms * 1_000_000 };
+        assert_eq!((stats.success, stats.fail), (of(2, 30), of(1, 7)));
+        assert_eq!((stats.queue, stats.compute_input), (of(2, 10), of(2, 10)));
+        assert_eq!((stats.compute_infer, stats.compute_output), (of(2, 10), of(2, 0)));
     }
 
     #[test]

@@ -35,20 +35,16 @@ use axum::{
     response::{Redirect, Response},
     routing::{get, post, put},
 };
-use cleave_shared::{
-    config::Config,
-    link::Link,
-    security::{Rotating, Secret},
-};
+use cleave_shared::{config::Config, link::Link};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use self::plan::Predictions;
-pub use self::{change::QUEUE, clouds::Clouds, ledger::Ledger, observed::Observed};
+pub use self::{clouds::Clouds, ledger::Ledger, observed::Observed};
 use crate::{
     cloud::CloudClient,
     predict::{Current, SplitPredictor},
     reconfigure::Wish,
-    serve::http_error,
+    serve::{Access, http_error},
 };
 
 /// Largest body of a change, bytes: a number or a name.
@@ -71,8 +67,7 @@ pub struct Page {
     pub clouds: Clouds,
     /// Where link profiles are looked up by name.
     pub profiles: Option<PathBuf>,
-    /// None: nobody may change anything.
-    pub token: Option<Rotating<Secret>>,
+    pub access: Arc<Access>,
     pub wishes: mpsc::Sender<Wish>,
 }
 

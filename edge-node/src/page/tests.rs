@@ -13,6 +13,7 @@ use cleave_shared::{
     config::{Config, EdgeConfig, RunsConfig},
     link::Link,
     model::{SeededWeights, Segment},
+    security::Secret,
     tensor::HostTensor,
 };
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 use super::*;
 use crate::{
     deploy::{Deployment, Target},
-    reconfigure::Setting,
+    reconfigure::{QUEUE, Setting},
     serve::{Predictor, Query},
     stack,
     train::{Line, RunRecord, Score, Stepped, Validated},
@@ -75,7 +76,7 @@ fn edge(split: usize, codec_name: &str, token: bool) -> Edge {
     let file = folder.path().join("token");
     fs::write(&file, format!("{TOKEN}\n")).unwrap();
     let link = Link::new(config.link_profile(), 1);
-    let (wishes, asked) = mpsc::channel(change::QUEUE);
+    let (wishes, asked) = mpsc::channel(QUEUE);
     let page = Page {
         predictor: predictor.clone(),
         ledger: ledger.clone(),
@@ -85,7 +86,7 @@ fn edge(split: usize, codec_name: &str, token: bool) -> Edge {
         link,
         clouds: Clouds::new(&config).unwrap(),
         profiles: None,
-        token: token.then(|| Secret::read(file).unwrap()),
+        access: Arc::new(Access::new(token.then(|| Secret::read(file).unwrap()))),
         wishes,
     };
     let predictor = Observed::new(predictor, ledger);
@@ -286,6 +287,7 @@ async fn a_change_answers_when_it_is_in_force_and_a_refusal_says_why() {
                     config.send_modify(|config| config.split_point = *split);
                     Ok(())
                 }
+                Setting::Newest => Err("the page does not ask for that".into()),
             };
             settings.push(setting);
             done.send(outcome).unwrap();

@@ -1,7 +1,14 @@
 //! Settings that someone asks for while the edge serves: over those of the file, as flags are.
 
+use std::time::Duration;
+
 use cleave_shared::config::{Config, ConfigArgs, ConfigError, SplitPoint};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+/// Wishes that may wait for those before them.
+pub const QUEUE: usize = 8;
+/// How long a change may take: weights that follow the cut cross the link.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A setting that may be asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,6 +16,8 @@ pub enum Setting {
     SplitPoint(SplitPoint),
     /// A profile by name.
     LinkProfile(String),
+    /// What the configuration and the weights say now, without waiting for the next look at them.
+    Newest,
 }
 
 /// A setting, and who waits until it is in force.
@@ -17,6 +26,30 @@ pub struct Wish {
     pub setting: Setting,
     /// Why it is not in force is one line.
     pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Why a wish is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfulfilled {
+    #[error("other changes are under way; try again later")]
+    Busy,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the edge is ending")]
+    Ending,
+    #[error("not in force after {} s; it may be later", PATIENCE.as_secs())]
+    Late,
+}
+
+/// Asks for a setting, and returns when it is in force.
+pub async fn ask(wishes: &mpsc::Sender<Wish>, setting: Setting) -> Result<(), Unfulfilled> {
+    let (done, outcome) = oneshot::channel();
+    wishes.try_send(Wish { setting, done }).map_err(|_| Unfulfilled::Busy)?;
+    match tokio::time::timeout(PATIENCE, outcome).await {
+        Ok(Ok(outcome)) => outcome.map_err(Unfulfilled::Refused),
+        Ok(Err(_)) => Err(Unfulfilled::Ending),
+        Err(_) => Err(Unfulfilled::Late),
+    }
 }
 
 /// The wishes in force. Each lasts until someone changes the same setting of the configuration: the newest word counts.
@@ -43,6 +76,7 @@ impl Wishes {
     pub fn add(&mut self, setting: Setting, args: &ConfigArgs) -> Result<(), String> {
         let under = args.load().map_err(|e| e.to_string())?;
         match setting {
+            Setting::Newest => {}
             Setting::SplitPoint(wished) => {
                 self.split_point = Some(Over { wished, under: under.split_point });
             }

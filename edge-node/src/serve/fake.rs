@@ -1,8 +1,12 @@
-//! A predictor for tests: each row of the output is the sum and the first value of its sample.
+//! For tests: a predictor, each row of whose output is the sum and the first value of its sample, and its control.
 
+use axum::http::{HeaderMap, StatusCode, header};
 use cleave_shared::{model::Port, tensor::HostTensor};
 
-use super::{ExitUse, InferError, ModelInfo, Prediction, Predictor, Query, Timing};
+use super::{
+    Control, Durations, ExitUse, Gate, InferError, InferenceStats, ModelInfo, Prediction,
+    Predictor, Query, Refused, Statistics, Timing,
+};
 
 #[derive(Default)]
 pub struct Fake {
@@ -74,5 +78,44 @@ impl Predictor for Fake {
                 offline: false,
             }),
         })
+    }
+}
+
+/// Who sends the token may change something.
+pub const TOKEN: &str = "Bearer 0123456789abcdef";
+
+#[derive(Default)]
+pub struct FakeControl {
+    pub gate: Gate,
+    /// What every load fails with.
+    pub failure: Option<InferError>,
+}
+
+#[tonic::async_trait]
+impl Control for FakeControl {
+    fn statistics(&self) -> Statistics {
+        let success = Durations { count: 2, ns: 30 };
+        let inference_stats = InferenceStats { success, ..InferenceStats::default() };
+        Statistics { inference_count: 6, execution_count: 2, inference_stats, last_inference: 7 }
+    }
+
+    async fn load(&self) -> Result<(), InferError> {
+        match &self.failure {
+            Some(failure) => return Err(failure.clone()),
+            None => self.gate.set(true),
+        }
+        Ok(())
+    }
+
+    fn unload(&self) {
+        self.gate.set(false);
+    }
+
+    fn may_change(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        match headers.get(header::AUTHORIZATION).map(|sent| sent == TOKEN) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Refused { status: StatusCode::FORBIDDEN, why: "another token" }),
+            None => Err(Refused { status: StatusCode::UNAUTHORIZED, why: "no token" }),
+        }
     }
 }

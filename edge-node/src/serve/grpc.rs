@@ -13,16 +13,22 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query,
-    SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION, grpc_stream,
+    Control, EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query,
+    SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION,
+    control::grpc as control,
+    grpc_stream,
     request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
     text::TextService,
 };
 use crate::proto::inference::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    InferParameter, InferTensorContents, LogSettingsRequest, LogSettingsResponse,
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStreamInferResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse, TraceSettingRequest, TraceSettingResponse,
     grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
     infer_parameter::ParameterChoice,
     model_infer_request::InferInputTensor,
@@ -34,11 +40,13 @@ use crate::proto::inference::{
 pub struct GrpcInference<P, G> {
     pub(super) predictor: Arc<P>,
     pub(super) text: Arc<TextService<G>>,
+    control: Arc<dyn Control>,
 }
 
 impl<P, G> Clone for GrpcInference<P, G> {
     fn clone(&self) -> Self {
-        Self { predictor: self.predictor.clone(), text: self.text.clone() }
+        let (predictor, text) = (self.predictor.clone(), self.text.clone());
+        Self { predictor, text, control: self.control.clone() }
     }
 }
 
@@ -49,9 +57,10 @@ pub type GrpcService<P, G> = GrpcInferenceServiceServer<GrpcInference<P, G>>;
 pub fn grpc_service<P: Predictor, G: Generator>(
     predictor: Arc<P>,
     text: Arc<TextService<G>>,
+    control: Arc<dyn Control>,
     max_message_bytes: usize,
 ) -> GrpcService<P, G> {
-    GrpcInferenceServiceServer::new(GrpcInference { predictor, text })
+    GrpcInferenceServiceServer::new(GrpcInference { predictor, text, control })
         .max_decoding_message_size(max_message_bytes)
 }
 
@@ -121,6 +130,55 @@ impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
         let (query, outputs) = parse(&info, request)?;
         let prediction = self.predictor.predict(query, exits).await?;
         Ok(Response::new(reply(info, id, prediction, &outputs)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        control::model_config(&self.predictor.model(), request.get_ref())
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        control::statistics(self.predictor.model(), &*self.control, request.get_ref())
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        control::index(&*self.predictor, request.get_ref())
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        control::load(&self.predictor.model(), &*self.control, request).await
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        control::unload(&self.predictor.model(), &*self.control, request)
+    }
+
+    async fn trace_setting(
+        &self,
+        request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        control::trace_setting(&self.predictor.model(), &*self.control, request)
+    }
+
+    async fn log_settings(
+        &self,
+        request: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        control::log_settings(&*self.control, request)
     }
 }
 

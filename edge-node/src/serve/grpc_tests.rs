@@ -14,8 +14,8 @@ use crate::{
         model_infer_request::InferRequestedOutputTensor,
     },
     serve::{
-        TextFiles,
-        fake::{self, Fake},
+        Gated, TextFiles,
+        fake::{self, Fake, FakeControl},
         fake_generator::FakeGenerator,
     },
 };
@@ -28,7 +28,9 @@ async fn client(fake: Fake) -> GrpcInferenceServiceClient<Channel> {
     let address = listener.local_addr().unwrap();
     let (generator, files) = (FakeGenerator::default(), TextFiles::open(None).unwrap());
     let text = Arc::new(TextService::new(Arc::new(generator), "toy".into(), files, 1));
-    let service = grpc_service(Arc::new(fake), text, LIMIT);
+    let control = FakeControl::default();
+    let predictor = Gated::new(Arc::new(fake), control.gate.clone());
+    let service = grpc_service(Arc::new(predictor), text, Arc::new(control), LIMIT);
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap()

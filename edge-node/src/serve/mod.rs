@@ -13,14 +13,18 @@
 //!   number lists).
 //! - `grpc_stream` is `ModelStreamInfer`, token by token; `openai` has the same for OpenAI's clients.
 //!   Both are forms of `text`, which makes text of what a [`Generator`] yields.
+//! - `control` is the rest of the protocol: statistics, the repository, settings; `gate` unloads, `access` says who may.
 //! - `http` is the server under the REST routes.
 //! - `error` gives each failure its gRPC code and its HTTP status.
 
+mod access;
+mod control;
 mod error;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod fake_generator;
+mod gate;
 mod generator;
 mod grpc;
 mod grpc_stream;
@@ -43,7 +47,10 @@ const EXITS: &str = "exits";
 
 use cleave_shared::{model::Port, wire::NamedTensors};
 
+pub use access::{Access, Refused};
+pub use control::{Control, Durations, InferenceStats, Statistics, control_router};
 pub use error::{InferError, http_error};
+pub use gate::{Gate, Gated};
 pub use generator::{Event, Events, Finish, Generation, Generator, Sampling};
 pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use http::serve_http;
@@ -60,7 +67,15 @@ pub const SERVER_NAME: &str = "cleave";
 pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Optional parts of the protocol that are implemented, by the names that Triton gives them.
-pub const SERVER_EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+pub const SERVER_EXTENSIONS: [&str; 7] = [
+    "binary_tensor_data",
+    "parameters",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+    "trace",
+    "logging",
+];
 
 /// What runs a validated request.
 pub trait Predictor: Send + Sync + 'static {

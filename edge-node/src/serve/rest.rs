@@ -49,10 +49,10 @@ pub fn rest_router<P: Predictor>(predictor: Arc<P>, max_body_bytes: usize) -> Ro
 
 /// The model and the version that a path names; no version means the one served.
 #[derive(Deserialize)]
-struct Target {
-    name: String,
+pub(super) struct Target {
+    pub name: String,
     #[serde(default)]
-    version: String,
+    pub version: String,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Target {

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
-    TextFiles, TextService, fake::Fake, fake_generator::FakeGenerator, grpc_service, openai_router,
-    rest_router,
+    TextFiles, TextService,
+    fake::{Fake, FakeControl},
+    fake_generator::FakeGenerator,
+    grpc_service, openai_router, rest_router,
 };
 
 /// The name of the served model.
@@ -51,7 +53,8 @@ async fn serve(generator: FakeGenerator, files: TextFiles) -> (String, String) {
     let grpc = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = [&http, &grpc].map(|l| l.local_addr().unwrap().to_string());
     tokio::spawn(axum::serve(http, router).into_future());
-    let service = grpc_service(predictor, text, LIMIT);
+    let control = Arc::new(FakeControl::default());
+    let service = grpc_service(predictor, text, control, LIMIT);
     tokio::spawn(
         Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(grpc)),
     );

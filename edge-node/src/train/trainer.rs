@@ -43,6 +43,22 @@ pub struct Outcome {
     pub downlink_bytes: u64,
 }
 
+impl Outcome {
+    /// For programs.
+    pub fn json(&self) -> serde_json::Value {
+        let Self { run, steps, validated, stopped, elapsed, uplink_bytes, downlink_bytes } = self;
+        serde_json::json!({
+            "run": run,
+            "steps": steps,
+            "validation": validated,
+            "stopped": stopped,
+            "seconds": elapsed.as_secs_f64(),
+            "uplink_bytes": uplink_bytes,
+            "downlink_bytes": downlink_bytes,
+        })
+    }
+}
+
 pub struct Trainer<'a> {
     config: &'a Config,
     feed: Feed,

@@ -45,6 +45,7 @@ pub struct Options {
 }
 
 /// A search that is over: its run, and its trials, best first.
+#[derive(serde::Serialize)]
 pub struct Tuned {
     pub run: String,
     pub ended: Vec<Ended>,

@@ -16,6 +16,7 @@ mod faulty_link;
 mod generation;
 mod groups;
 mod hostile;
+mod infer;
 mod inference;
 mod inspect;
 mod large;

@@ -126,8 +126,10 @@ impl ComputePool {
         abandoned: Abandoned,
     ) -> Result<T, ComputeError> {
         let (reply, result) = oneshot::channel();
-        let scale = self.machine.scale;
+        let (scale, asked) = (self.machine.scale, Instant::now());
         let job: Job = Box::new(move || {
+            let waited = asked.elapsed();
+            metrics::histogram!("cleave_compute_wait_seconds").record(waited);
             if reply.is_closed() && abandoned == Abandoned::Skipped {
                 return;
             }
@@ -136,6 +138,7 @@ impl ComputePool {
             if scale > 1.0 {
                 thread::sleep(begin.elapsed().mul_f64(scale - 1.0));
             }
+            metrics::histogram!("cleave_compute_seconds").record(begin.elapsed());
             drop(permit);
             let _ = reply.send(outcome.map_err(|p| panic_text(p.as_ref())));
         });

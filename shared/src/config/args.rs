@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Config, ConfigError, Overrides, SplitPoint, load};
+use crate::telemetry::log;
 
 /// Where to look when no file is named: the repository, then the container image.
 const DEFAULT_FILES: [&str; 2] = ["config/cleave.toml", "/etc/cleave/cleave.toml"];
@@ -44,6 +45,12 @@ impl ConfigArgs {
     /// File, environment and flags, checked.
     pub fn load(&self) -> Result<Config, ConfigError> {
         load(&self.file()?, &self.overrides()?)
+    }
+
+    /// Takes changes of `log.level` in the file into force, for the life of the node.
+    pub async fn follow_log_level(self) {
+        let Ok(file) = self.file() else { return };
+        log::follow(file, || Some(self.load().ok()?.log.level)).await;
     }
 
     /// The flags as keys and values.

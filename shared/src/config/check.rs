@@ -7,6 +7,7 @@ use crate::{
     checkpoint::check_url,
     codec::{self, LearnedName},
     model::LossKind,
+    telemetry::log,
     tensor::DType,
 };
 
@@ -28,6 +29,7 @@ impl Config {
         self.security.check()?;
         self.plan.check(self.model.stage_count())?;
         self.check_trace()?;
+        log::check_level(&self.log.level).map_err(|problem| ("log.level".into(), problem))?;
         self.check_train()
     }
 

@@ -1,6 +1,9 @@
 //! Reading certificates and keys.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     RootCertStore,
@@ -61,6 +64,15 @@ impl Identity {
             problem: problem.to_string(),
         }
     }
+}
+
+/// When the first certificate of a PEM file ends.
+pub fn valid_until(file: &Path) -> Result<SystemTime, SecurityError> {
+    let own = certificates(file)?.swap_remove(0);
+    let (_, own) = x509_parser::parse_x509_certificate(&own)
+        .map_err(|e| SecurityError::file(file, format!("is no certificate: {e}")))?;
+    let end = own.validity().not_after.timestamp();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or(0)))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SecurityError> {

@@ -24,7 +24,7 @@ pub use self::{
     admit::{Admission, AdmitLayer},
     connect::TlsLayer,
     connection::Accepted,
-    files::{Files, Identity},
+    files::{Files, Identity, valid_until},
     peer::{Edge, Peer, first_name},
     plaintext::{check_dial, check_listen},
     quota::{Quota, QuotaLayer},

@@ -5,7 +5,10 @@
 
 use std::{
     pin::Pin,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context as TaskContext, Poll},
     time::{Duration, Instant, SystemTime},
 };
@@ -15,13 +18,13 @@ use opentelemetry::{
     Context, KeyValue,
     context::FutureExt,
     propagation::{Extractor, Injector, TextMapPropagator},
-    trace::{Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
+    trace::{Link, Span, SpanKind, Status, TraceContextExt, TraceId, Tracer, TracerProvider},
 };
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
-    trace::{Sampler, SdkTracer, SdkTracerProvider},
+    trace::{Sampler, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample},
 };
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tower::{Layer, Service};
@@ -31,10 +34,16 @@ use crate::config::TraceConfig;
 /// Where traces go; nowhere without it.
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
+/// The share of the requests that are traced whose client has not decided, as the bits of an f64. Below 0 none is, whatever
+/// clients have decided.
+static SHARE: AtomicU64 = AtomicU64::new(0);
+
 struct Export {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
+    /// As it was configured.
+    share: f64,
 }
 
 /// Sends the traces of this process where the configuration says. Called within the runtime.
@@ -42,14 +51,56 @@ pub fn start(service: &'static str, config: &TraceConfig) -> Result<(), String> 
     let Some(endpoint) = &config.otlp else { return Ok(()) };
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
     let exporter = exporter.map_err(|e| format!("trace.otlp: {endpoint}: {e}"))?;
+    set_share(Some(config.share));
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.share))))
+        .with_sampler(Sampler::ParentBased(Box::new(Shared)))
         .with_resource(Resource::builder().with_service_name(service).build())
         .build();
     let tracer = provider.tracer("cleave");
-    let _ = EXPORT.set(Export { provider, tracer, propagator: TraceContextPropagator::new() });
+    let (propagator, share) = (TraceContextPropagator::new(), config.share);
+    let _ = EXPORT.set(Export { provider, tracer, propagator, share });
     Ok(())
+}
+
+/// The share of the requests that are traced whose client has not decided; none where no trace is sent at all.
+pub fn share() -> Option<f64> {
+    EXPORT.get()?;
+    Some(f64::from_bits(SHARE.load(Relaxed))).filter(|share| *share >= 0.0)
+}
+
+/// Changes [`share`] while the process runs.
+pub fn set_share(share: Option<f64>) {
+    SHARE.store(share.unwrap_or(-1.0).to_bits(), Relaxed);
+}
+
+/// The share that the configuration gives; none where it names no collector.
+pub fn configured_share() -> Option<f64> {
+    EXPORT.get().map(|export| export.share)
+}
+
+/// Where traces go, unless they are turned off.
+fn export() -> Option<&'static Export> {
+    EXPORT.get().filter(|_| share().is_some())
+}
+
+/// Decides by the [`share`] of the moment.
+#[derive(Debug, Clone)]
+struct Shared;
+
+impl ShouldSample for Shared {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let now = Sampler::TraceIdRatioBased(share().unwrap_or(0.0));
+        now.should_sample(parent, trace, name, kind, attributes, links)
+    }
 }
 
 /// Sends what has not been sent yet; at the end of a process.
@@ -63,14 +114,14 @@ pub fn flush() {
 
 /// Says to whom a call goes out which request it belongs to.
 pub fn inject(metadata: &mut MetadataMap) {
-    if let Some(export) = EXPORT.get() {
+    if let Some(export) = export() {
         export.propagator.inject(&mut Outgoing(metadata));
     }
 }
 
 /// A part of the current request that is over: it began `before_ms` ago and took `took_ms`.
 pub fn record(name: &'static str, before_ms: f64, took_ms: f64) {
-    let Some(export) = EXPORT.get() else { return };
+    let Some(export) = export() else { return };
     let milliseconds = |ms: f64| Duration::from_secs_f64(ms.max(0.0) / 1e3);
     let begin = SystemTime::now() - milliseconds(before_ms);
     let span = export.tracer.span_builder(name).with_start_time(begin);
@@ -120,7 +171,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(export) = EXPORT.get() else { return Box::pin(self.inner.call(request)) };
+        let Some(export) = export() else { return Box::pin(self.inner.call(request)) };
         let parent = export.propagator.extract(&Incoming(request.headers()));
         let path = request.uri().path();
         let span = export.tracer.span_builder(path.to_string()).with_kind(SpanKind::Server);
