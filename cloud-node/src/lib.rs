@@ -8,6 +8,8 @@
 //! logits). The node keeps no state of an edge between two inference requests, so any replica can
 //! answer any of them. `profile` measures this machine for the planner of an edge.
 
+#![forbid(unsafe_code)]
+
 mod bottlenecks;
 pub mod cli;
 mod clock;

@@ -3,6 +3,7 @@
 mod audit;
 mod bottleneck;
 mod certs;
+mod examples;
 mod exits;
 mod generate;
 mod infer;
@@ -41,7 +42,7 @@ use crate::{demo, deploy::deploy_run, evaluate::EdgeClient, inspect::inspect, st
 
 /// Runs the head of a split model: serves it, trains it, measures it.
 #[derive(Parser)]
-#[command(name = "edge-node", version)]
+#[command(name = "edge-node", version, after_help = examples::ALL)]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -54,6 +55,7 @@ enum Command {
     #[command(flatten)]
     Node(NodeCommand),
     /// Shows a model's stages: parameters, FLOPs, and the bytes that cross each cut
+    #[command(after_help = examples::INSPECT)]
     Inspect {
         /// As JSON: an object whose `stages` and `cuts` are lists
         #[arg(long)]
@@ -63,12 +65,16 @@ enum Command {
         list: bool,
     },
     /// Puts the simulated link in front of any program: a TCP proxy
+    #[command(after_help = examples::LINK)]
     Link(LinkArgs),
     /// Makes a trace of a mobile network's rates over time
+    #[command(after_help = examples::TRACE)]
     Trace(TraceArgs),
     /// Makes a development CA, and certificates with which both nodes know each other
+    #[command(after_help = examples::CERTS)]
     Certs(CertsArgs),
     /// Looks at configuration, model, weights, ports, certificates, clouds, clocks and link, and says what to do
+    #[command(after_help = examples::DOCTOR)]
     Doctor {
         /// Prints a JSON list
         #[arg(long)]
@@ -82,26 +88,34 @@ enum Command {
 #[derive(Subcommand)]
 enum NodeCommand {
     /// Step 1: collects, cleans, normalises and splits the data of a run
+    #[command(after_help = examples::PREPARE)]
     Prepare(PrepareArgs),
     /// Step 2: trains the model together with the cloud, and deploys the result
+    #[command(after_help = examples::TRAIN)]
     Train(TrainArgs),
     /// Step 3: measures a trained run on a part of its data
+    #[command(after_help = examples::VALIDATE)]
     Validate(ValidateArgs),
     /// Step 4: searches for good settings, several trials at once
+    #[command(after_help = examples::TUNE)]
     Tune(TuneArgs),
     /// Step 5: serves inference (Open Inference Protocol v2) until SIGTERM or Ctrl-C
+    #[command(after_help = examples::SERVE)]
     Serve {
         /// Deploys this run first
         #[arg(long, value_name = "ID")]
         run: Option<String>,
     },
     /// Writes a run as one HTML page: its curves, and the timeline of a step
+    #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
     /// Continues a sequence of token ids together with the cloud, without a running edge
+    #[command(after_help = examples::GENERATE)]
     Generate(GenerateArgs),
     /// Asks a running edge about files or texts; prints the answer and where the time went
     Infer(InferArgs),
     /// Sends the held-out samples to a running edge; prints accuracy and latency
+    #[command(after_help = examples::EVALUATE)]
     Evaluate {
         /// The edge's gRPC address, http://HOST:PORT [default: edge.grpc_listen]
         #[arg(long, value_name = "URL")]
@@ -111,6 +125,7 @@ enum NodeCommand {
         json: bool,
     },
     /// Starts both nodes, trains across the link, then asks the edge
+    #[command(after_help = examples::DEMO)]
     Demo {
         /// Use the nodes that run already: this edge, and the cloud at --cloud
         #[arg(long, value_name = "URL")]
@@ -120,14 +135,19 @@ enum NodeCommand {
         exit: bool,
     },
     /// Measures the model with its weights in 8 and in 4 bits: size, latency, accuracy
+    #[command(after_help = examples::QUANTIZE)]
     Quantize(QuantizeArgs),
     /// Makes a smaller model of the trained one, and fine-tunes it over the split
+    #[command(after_help = examples::PRUNE)]
     Prune(PruneArgs),
     /// Measures each stage and codec on both nodes, for the planner
+    #[command(after_help = examples::PROFILE)]
     Profile(ProfileArgs),
     /// Predicts the latency of each split point and codec, and chooses one
+    #[command(after_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Attacks what is sent: rebuilds inputs from the activations of each split point
+    #[command(after_help = examples::AUDIT)]
     Audit(AuditArgs),
     /// Early exits, with which the edge answers alone
     #[command(subcommand)]

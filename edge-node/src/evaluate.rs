@@ -10,7 +10,7 @@ use cleave_shared::{
 };
 
 pub use crate::client::EdgeClient;
-use crate::report::LatencyTable;
+use crate::{bar::bar, report::LatencyTable};
 
 /// What an edge answered to the held-out samples.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl EdgeClient {
         let mut latency = LatencyTable::default();
         let (mut correct, mut split_point) = (0, 0);
         let begin = Instant::now();
-        for &index in test {
+        for &index in bar("evaluating", test.len()).wrap_iter(test.iter()) {
             let sent = Instant::now();
             let Batch { inputs, labels } = feed.batch(&[index]);
             let label = labels.to_i64().map_err(|e| e.to_string())?;

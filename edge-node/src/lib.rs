@@ -15,8 +15,11 @@
 //! running edge, which [`infer`] asks and [`evaluate`] measures with it, [`demo`] all of it at once, [`link`] the simulated link on its own. [`stack`] is the
 //! picture of how the layers are put together, [`doctor`] looks whether they will be.
 
+#![forbid(unsafe_code)]
+
 pub mod adapt;
 pub mod audit;
+mod bar;
 pub mod bottleneck;
 mod certs;
 mod chosen;

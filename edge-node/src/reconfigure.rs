@@ -10,6 +10,7 @@
 //!
 //! [`write_atomic`]: cleave_shared::checkpoint::write_atomic
 
+mod stamp;
 mod wishes;
 
 use std::{
@@ -19,14 +20,14 @@ use std::{
 };
 
 use cleave_shared::{
-    config::{Config, ConfigArgs, Fallback, LogConfig},
+    config::{Config, ConfigArgs, Fallback, LogConfig, PROFILES},
     link::Link,
 };
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
-use self::wishes::Wishes;
 pub use self::wishes::{QUEUE, Setting, Unfulfilled, Wish, ask};
+use self::{stamp::Stamp, wishes::Wishes};
 use crate::{
     adapt::Planned,
     deploy::{Deployer, Deployment, Pointer, Ready, Target},
@@ -53,6 +54,8 @@ pub struct Reconfigurer {
     wanted: Vec<Target>,
     /// The last complaint, so that a tick does not repeat it.
     complaint: Option<String>,
+    /// The files as they were when they were read last.
+    read: Option<Stamp>,
 }
 
 /// What others are told.
@@ -74,8 +77,8 @@ impl Reconfigurer {
         outlets: Outlets,
     ) -> Self {
         let ready = Arc::new(Ready::new(deployer));
-        let (wishes, wanted, complaint) = (Wishes::default(), Vec::new(), None);
-        Self { config, args, ready, link, plans, asked, wishes, outlets, wanted, complaint }
+        let (wishes, wanted, complaint, read) = (Wishes::default(), Vec::new(), None, None);
+        Self { config, args, ready, link, plans, asked, wishes, outlets, wanted, complaint, read }
     }
 
     /// Runs for the life of the node; `first` is called once something is deployed.
@@ -83,19 +86,25 @@ impl Reconfigurer {
         let (changed, mut changes) = mpsc::channel(1);
         let _watchers = self.watch(&changed);
         let mut first = Some(first);
+        self.refresh().await;
         loop {
-            self.refresh().await;
             if self.outlets.deployed.borrow().is_some()
                 && let Some(first) = first.take()
             {
                 first().await;
             }
             tokio::select! {
-                _ = changes.recv() => {}
-                () = self.ready.deployer().lost() => self.unbind(),
-                Ok(()) = self.plans.changed() => {}
-                Some(wish) = self.asked.recv() => self.grant(wish).await,
-                () = tokio::time::sleep(TICK) => {}
+                _ = changes.recv() => self.look().await,
+                () = tokio::time::sleep(TICK) => self.look().await,
+                () = self.ready.deployer().lost() => {
+                    self.unbind();
+                    self.refresh().await;
+                }
+                Ok(()) = self.plans.changed() => self.refresh().await,
+                Some(wish) = self.asked.recv() => {
+                    self.grant(wish).await;
+                    self.refresh().await;
+                }
             }
         }
     }
@@ -107,8 +116,32 @@ impl Reconfigurer {
         folders.filter_map(|folder| watcher(&folder, changed.clone())).collect()
     }
 
+    /// Reads the files again if they may have changed, or if what they say is not in force yet.
+    async fn look(&mut self) {
+        let deployed = self.outlets.deployed.borrow().clone();
+        let in_force = deployed.is_some_and(|d| d.bound.load(Ordering::Relaxed));
+        let same = |read: &Stamp| read.is_settled() && *read == self.stamp();
+        if !(in_force && self.complaint.is_none() && self.read.as_ref().is_some_and(same)) {
+            self.refresh().await;
+        }
+    }
+
+    /// Of all files that are read: the configuration, the link's profile, and the note of what is deployed.
+    fn stamp(&self) -> Stamp {
+        let config = self.args.file().ok();
+        let profile = config.as_ref().and_then(|file| {
+            let name = &self.config.link.profile;
+            let own = name.contains('/') || name.ends_with(".toml");
+            let beside = || file.parent().map(|f| f.join(PROFILES).join(format!("{name}.toml")));
+            if own { Some(PathBuf::from(name)) } else { beside() }
+        });
+        Stamp::of(config.into_iter().chain(profile).chain([Pointer::path(&self.config.runs.dir)]))
+    }
+
     /// Brings what is in force to what the files say, or says why not and keeps what is in force.
     async fn refresh(&mut self) {
+        // Before they are read: a change meanwhile is seen at the next look.
+        self.read = Some(self.stamp());
         match self.try_refresh().await {
             Ok(()) => self.complaint = None,
             Err(text) => {

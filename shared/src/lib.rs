@@ -7,6 +7,8 @@
 //! [`generate`] continues sequences of tokens, with a cache on each node. [`profile`] measures what all this
 //! costs a machine. [`security`] is who may talk to whom. Dependencies point from `model` and `wire` down to `tensor`.
 
+#![deny(unsafe_code)]
+
 pub mod checkpoint;
 pub mod codec;
 pub mod compute;

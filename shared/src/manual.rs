@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -33,8 +33,13 @@ impl ManualCommand {
             Self::Completions { shell } => {
                 let (name, mut text) = (command.get_name().to_string(), Vec::new());
                 generate(*shell, &mut command, name, &mut text);
-                let written = std::io::stdout().write_all(&text);
-                written.map_err(|e| format!("standard output: {e}"))
+                match std::io::stdout().write_all(&text) {
+                    // Who reads has read enough.
+                    Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+                        Err(format!("standard output: {e}"))
+                    }
+                    _ => Ok(()),
+                }
             }
             Self::Man { folder } => pages(command, folder),
         }

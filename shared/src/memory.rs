@@ -12,6 +12,10 @@
 const KEPT: i32 = 256 << 10;
 
 /// Sets both; called first in each node. Other systems' allocators are left as they are.
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "the allocator is told by a call of C")
+)]
 pub fn keep_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -1,6 +1,9 @@
 //! Makes deployments: brings the weights where they are needed, agrees with the cloud, builds.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use cleave_shared::{
     checkpoint::{Library, WeightsId},
@@ -55,6 +58,8 @@ pub struct Deployer {
     shelf: Arc<StageShelf>,
     pool: ComputePool,
     cloud: CloudClient,
+    /// Whether it was said that what is deployed is of another model.
+    passed_over: AtomicBool,
 }
 
 impl Deployer {
@@ -66,7 +71,8 @@ impl Deployer {
         let (library, shelf) = (Arc::new(library), Arc::new(shelf));
         // Requests that are being answered do not wait for layers that are loaded.
         let pool = ComputePool::new(1, LOADS, Machine::new(1));
-        Ok(Self { config: config.clone(), library, shelf, pool, cloud })
+        let passed_over = AtomicBool::default();
+        Ok(Self { config: config.clone(), library, shelf, pool, cloud, passed_over })
     }
 
     /// See [`CloudClient::lost`].
@@ -89,7 +95,19 @@ impl Deployer {
         let weights = match pointer {
             Some(p) if p.spec_hash == self.config.model.hash() => p.weights(),
             // Trained weights of another model are not for this one.
-            _ => self.initial(config.seed),
+            other => {
+                let own = self.initial(config.seed);
+                if let Some(Pointer { run, .. }) = other
+                    && !self.passed_over.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(
+                        run, weights = %own,
+                        "the run that is deployed is of another model, and left out; train this model, or name that one \
+                         in [model]"
+                    );
+                }
+                own
+            }
         };
         Ok(Target { split: config.split(), weights, codec: config.codec.activation.clone() })
     }

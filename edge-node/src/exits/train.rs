@@ -22,6 +22,7 @@ use super::{
     stored::save,
 };
 use crate::{
+    bar::bar,
     chosen::Chosen,
     deploy::{Deployer, Target},
     stack,
@@ -90,7 +91,8 @@ fn learn(
     let mut optimizer = AdamConfig::new().init();
     let plan = BatchPlan::new((0..labels.len()).collect(), BATCH, seed);
     let plan = plan.map_err(|e| ModelError::Training(e.to_string()))?;
-    for step in 1..=epochs * plan.steps_per_epoch() {
+    let steps = epochs * plan.steps_per_epoch();
+    for step in bar("training an exit", steps as usize).wrap_iter(1..=steps) {
         let batch = plan.batch(step);
         let raw = features.tensor(&batch, &device);
         let x = (raw - mean.clone().unsqueeze()) / deviation.clone().unsqueeze();

@@ -68,6 +68,8 @@ pub fn render(title: &str, rows: &[Row]) -> String {
         let (split, after, bytes) = (row.split_point, &row.after, row.bytes);
         let _ = write!(text, "{mark} {split:>3}  {after:<widest$}  {codec:<11} {bytes:>11}");
         for (_, ms) in row.parts() {
+            // What rounds to nothing has no sign.
+            let ms = if ms.abs() < 0.005 { 0.0 } else { ms };
             let _ = write!(text, " {ms:>9.2}");
         }
         let measured = row.measured_ms.map_or("-".into(), |ms| format!("{ms:.2}"));

@@ -14,6 +14,7 @@ use cleave_shared::{
 };
 
 use crate::{
+    bar::bar,
     cloud::CloudClient,
     deploy::{Deployer, Target as Deployed},
     plan::Accuracy,
@@ -61,7 +62,8 @@ fn through_all(
     let codecs = codecs.iter().map(|name| codec::by_name(name));
     let codecs = codecs.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
     let mut right = vec![vec![0usize; codecs.len()]; stages.len()];
-    for indices in indices.chunks(BATCH) {
+    let chunks = indices.chunks(BATCH);
+    for indices in bar("measuring accuracy", chunks.len()).wrap_iter(chunks) {
         let Batch { inputs, labels } = feed.batch(indices);
         let labels = labels.to_i64().map_err(|e| e.to_string())?;
         let mut activation = inputs;

@@ -17,6 +17,7 @@ use cleave_shared::{
 use self::confusion::Confusion;
 pub use self::report::Report;
 use crate::{
+    bar::bar,
     split_model::SplitModel,
     train::{RunRecord, Tally, newest_run},
 };
@@ -53,7 +54,8 @@ pub async fn validate(config: &Config, options: &Options) -> Result<Report, Stri
     let model = SplitModel::open(&config, &WeightsId::Run { run: run.clone(), step })?;
     let mut measured = Measured::new(feed.dataset().target(), &config);
     let at_once = (OUTPUT_BYTES / model.output_bytes().max(1)).clamp(1, BATCH);
-    for indices in indices.chunks(at_once) {
+    let chunks = indices.chunks(at_once);
+    for indices in bar("validating", chunks.len()).wrap_iter(chunks) {
         let Batch { inputs, labels } = feed.batch(indices);
         let output = model.infer(inputs, indices.len()).await?;
         measured.add(&output, &labels)?;

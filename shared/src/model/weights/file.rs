@@ -104,6 +104,7 @@ impl WeightFile {
         FileWeights { file: self.clone(), prefixes }
     }
 
+    #[expect(unsafe_code, reason = "a mapped file may be shortened by others")]
     fn add(&mut self, path: &Path) -> Result<(), WeightFileError> {
         let fail = |problem: String| error(path, problem);
         let file = File::open(path).map_err(|e| fail(e.to_string()))?;
