@@ -16,6 +16,7 @@ use cleave_shared::{
 use http::Uri;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::{Channel, Endpoint, Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
@@ -186,7 +187,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     // What a request took is noted around all that is done for it.
     let predictor = Arc::new(Observed::new(predictor, page.ledger.clone()));
     let predictor = Arc::new(Gated::new(predictor, gate.clone()));
-    let generator = Gated::new(Arc::new(generator), gate);
+    let generator = Gated::new(Arc::new(generator), gate.clone());
     // Text on top of the generator: tokenizer, chat template, stop strings.
     let files = TextFiles::open(config.weights.tokenizer_file().as_deref())?;
     let name = config.edge.model_name.clone();
@@ -198,15 +199,13 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
 
     let (health, health_service) = tonic_health::server::health_reporter();
     // Not healthy until something is deployed: `docker compose` waits for that.
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    type Grpc = serve::GrpcService<Gated<Observed<SplitPredictor>>, Gated<SplitGenerator>>;
+    health.set_service_status("", ServingStatus::NotServing).await;
     health.set_not_serving::<Grpc>().await;
     let outlets = Outlets { in_force, deployed, whole };
     let reconfigurer =
         Reconfigurer::new(config.clone(), args, deployer, link.clone(), plans, asked, outlets);
     tokio::spawn(reconfigurer.run(async move || {
-        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        health.set_serving::<Grpc>().await;
+        tokio::spawn(tell_health(health, gate.watch()));
     }));
 
     let inputs = config.model.inputs();
@@ -258,6 +257,28 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     };
     telemetry::trace::flush();
     outcome
+}
+
+type Grpc = serve::GrpcService<Gated<Observed<SplitPredictor>>, Gated<SplitGenerator>>;
+
+/// Healthy while the model is loaded.
+async fn tell_health(health: HealthReporter, mut loaded: watch::Receiver<bool>) {
+    loop {
+        let is_loaded = *loaded.borrow_and_update();
+        match is_loaded {
+            true => {
+                health.set_service_status("", ServingStatus::Serving).await;
+                health.set_serving::<Grpc>().await;
+            }
+            false => {
+                health.set_service_status("", ServingStatus::NotServing).await;
+                health.set_not_serving::<Grpc>().await;
+            }
+        }
+        if loaded.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Where clients come in: encrypted if the edge has an identity for them.

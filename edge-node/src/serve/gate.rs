@@ -1,29 +1,33 @@
 //! Whether the model is loaded: clients of the protocol's repository may unload it and load it again.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::{Events, Generation, Generator, InferError, ModelInfo, Prediction, Predictor, Query};
 
 /// Open while the model is loaded; all clones are one gate.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<AtomicBool>);
+pub struct Gate(Arc<watch::Sender<bool>>);
 
 impl Default for Gate {
     fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        Self(Arc::new(watch::Sender::new(true)))
     }
 }
 
 impl Gate {
     pub fn is_open(&self) -> bool {
-        self.0.load(Relaxed)
+        *self.0.borrow()
     }
 
     pub fn set(&self, open: bool) {
-        self.0.store(open, Relaxed);
+        self.0.send_replace(open);
+    }
+
+    /// For who has to be told when it opens or closes.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
     }
 
     fn pass(&self) -> Result<(), InferError> {
