@@ -11,21 +11,30 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 /// What tells two states of a few files apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp(Vec<(PathBuf, Option<(SystemTime, u64, u64)>)>);
+pub struct Stamp(Vec<(PathBuf, Option<State>)>);
+
+/// Of a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    modified: SystemTime,
+    bytes: u64,
+    /// A file that was replaced is another one.
+    inode: u64,
+}
 
 impl Stamp {
     /// A file that is not there is a state as well.
     pub fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let state = |file: &PathBuf| {
             let found = file.metadata().ok()?;
-            Some((found.modified().ok()?, found.len(), found.ino()))
+            Some(State { modified: found.modified().ok()?, bytes: found.len(), inode: found.ino() })
         };
         Self(files.into_iter().map(|file| (file.clone(), state(&file))).collect())
     }
 
     /// Whether a later look at the same files that finds the same stamp has nothing to read.
     pub fn is_settled(&self) -> bool {
-        let times = self.0.iter().filter_map(|(_, state)| state.map(|(modified, ..)| modified));
+        let times = self.0.iter().filter_map(|(_, state)| state.map(|state| state.modified));
         times.into_iter().all(|time| time.elapsed().is_ok_and(|ago| ago > SETTLED))
     }
 }

@@ -32,7 +32,7 @@ struct Shared<P> {
 }
 
 type Held<P> = State<Arc<Shared<P>>>;
-type Answer = Result<Json<Value>, Response>;
+type Answer = Result<Json<Value>, Failed>;
 
 /// Configuration, statistics, repository, trace and log settings.
 pub fn control_router<P: Predictor>(predictor: Arc<P>, control: Arc<dyn Control>) -> Router {
@@ -53,6 +53,33 @@ pub fn control_router<P: Predictor>(predictor: Arc<P>, control: Arc<dyn Control>
         .with_state(Arc::new(Shared { predictor, control }))
 }
 
+/// Why there is no answer.
+enum Failed {
+    Wrong(InferError),
+    Refused(Refused),
+}
+
+impl From<InferError> for Failed {
+    fn from(error: InferError) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Wrong(error) => error.into_response(),
+            Self::Refused(refused) => refused.into_response(),
+        }
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let scheme = [("www-authenticate", "Bearer")];
@@ -65,16 +92,15 @@ impl IntoResponse for Refused {
 }
 
 impl<P: Predictor> Shared<P> {
-    fn check(&self, target: &Target) -> Result<(), Response> {
-        let checked = check_model(&self.predictor.model(), &target.name, &target.version);
-        checked.map_err(|e: InferError| e.into_response())
+    fn check(&self, target: &Target) -> Result<(), InferError> {
+        check_model(&self.predictor.model(), &target.name, &target.version)
     }
 
-    fn may_change(&self, headers: &HeaderMap) -> Result<(), Response> {
-        self.control.may_change(headers).map_err(IntoResponse::into_response)
+    fn may_change(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        self.control.may_change(headers)
     }
 
-    fn statistics(&self) -> Answer {
+    fn statistics(&self) -> Json<Value> {
         let (info, found) = (self.predictor.model(), self.control.statistics());
         let model = json!({
             "name": info.name,
@@ -85,7 +111,7 @@ impl<P: Predictor> Shared<P> {
             "inference_stats": found.inference_stats,
             "batch_stats": [],
         });
-        Ok(Json(json!({ "model_stats": [model] })))
+        Json(json!({ "model_stats": [model] }))
     }
 }
 
@@ -94,13 +120,13 @@ async fn config<P: Predictor>(State(shared): Held<P>, target: Target) -> Answer 
     Ok(Json(config::json(&shared.predictor.model())))
 }
 
-async fn all_statistics<P: Predictor>(State(shared): Held<P>) -> Answer {
+async fn all_statistics<P: Predictor>(State(shared): Held<P>) -> Json<Value> {
     shared.statistics()
 }
 
 async fn statistics<P: Predictor>(State(shared): Held<P>, target: Target) -> Answer {
     shared.check(&target)?;
-    shared.statistics()
+    Ok(shared.statistics())
 }
 
 #[derive(Deserialize, Default)]
@@ -136,8 +162,8 @@ async fn load<P: Predictor>(
     shared.check(&target)?;
     let Load { parameters } = read(&body)?;
     let keys = parameters.keys().map(String::as_str);
-    check_load_parameters(keys).map_err(IntoResponse::into_response)?;
-    shared.control.load().await.map_err(IntoResponse::into_response)?;
+    check_load_parameters(keys)?;
+    shared.control.load().await?;
     Ok(Json(json!({})))
 }
 
@@ -175,18 +201,18 @@ impl<'de> Deserialize<'de> for Values {
     }
 }
 
-async fn trace_settings() -> Answer {
+async fn trace_settings() -> Json<Value> {
     // A list only where Triton has one.
     let shown = settings::trace_settings().into_iter().map(|(name, values)| {
         let value = if name == "trace_level" { json!(values) } else { json!(values[0]) };
         (name.to_string(), value)
     });
-    Ok(Json(Value::Object(shown.collect())))
+    Json(Value::Object(shown.collect()))
 }
 
 async fn model_trace<P: Predictor>(State(shared): Held<P>, target: Target) -> Answer {
     shared.check(&target)?;
-    trace_settings().await
+    Ok(trace_settings().await)
 }
 
 async fn set_trace<P: Predictor>(
@@ -197,8 +223,8 @@ async fn set_trace<P: Predictor>(
     shared.may_change(&headers)?;
     let changes: BTreeMap<String, Values> = read(&body)?;
     let changes = changes.into_iter().map(|(name, Values(values))| (name, values)).collect();
-    settings::set_trace(&changes).map_err(IntoResponse::into_response)?;
-    trace_settings().await
+    settings::set_trace(&changes)?;
+    Ok(trace_settings().await)
 }
 
 async fn set_model_trace<P: Predictor>(
@@ -217,16 +243,15 @@ async fn log_settings() -> Json<Value> {
 
 async fn set_log<P: Predictor>(State(shared): Held<P>, headers: HeaderMap, body: Bytes) -> Answer {
     shared.may_change(&headers)?;
-    settings::set_log(&read(&body)?).map_err(IntoResponse::into_response)?;
+    settings::set_log(&read(&body)?)?;
     Ok(log_settings().await)
 }
 
 /// A body; nothing at all is the default.
-fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Response> {
+fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, InferError> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|e| {
-        InferError::BadInput(format!("the body: {}", clip(&e.to_string()))).into_response()
-    })
+    serde_json::from_slice(body)
+        .map_err(|e| InferError::BadInput(format!("the body: {}", clip(&e.to_string()))))
 }
