@@ -17,7 +17,7 @@ use tower::{Layer, ServiceExt};
 const TRANSFER_BYTES: usize = 20_000_000;
 const PINGS: usize = 61;
 const TOLERANCE: f64 = 0.05;
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 20;
 
 /// Measurements run one at a time, so that they do not disturb each other.
 async fn alone() -> MutexGuard<'static, ()> {

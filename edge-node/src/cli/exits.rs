@@ -47,7 +47,10 @@ pub async fn exits(config: &Config, command: ExitsCommand) -> Result<(), String>
         ExitsCommand::Train(TrainArgs { after, run, epochs, json }) => {
             let options = exits::Options { run: run.clone(), after, epochs };
             for file in exits::train(config, &options).await? {
-                eprintln!("wrote {file}");
+                match json {
+                    true => eprintln!("wrote {file}"),
+                    false => println!("wrote {file}"),
+                }
             }
             let part = PartName::Validation.part();
             let report = exits::report(config, run.as_deref(), part).await?;

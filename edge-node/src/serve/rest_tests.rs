@@ -45,7 +45,7 @@ async fn health_and_metadata() {
     }
     assert_eq!(get_json(Fake::default(), "/v2/health/live").await, (200, json!({"live": true})));
     let (_, server) = get_json(Fake::default(), "/v2").await;
-    assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
+    assert_eq!(server["extensions"], json!(SERVER_EXTENSIONS));
     let wanted = json!({
         "name": "toy", "versions": ["3"], "platform": "cleave",
         "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2, 3]}],
