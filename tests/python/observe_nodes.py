@@ -266,6 +266,9 @@ class Prometheus:
         try:
             return json.loads(get(url))["data"]["result"]
         except urllib.error.HTTPError as error:
+            # Prometheus is still starting: who asks comes again.
+            if error.code == 503:
+                return []
             sys.exit(f"FAILED {expression}: {error.read().decode()}")
 
     def stop(self):
