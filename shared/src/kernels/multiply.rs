@@ -122,12 +122,14 @@ mod tests {
     #[test]
     fn products_are_those_of_the_definition() {
         // Miri runs this too, slowly, and cannot watch the threads of a pool.
-        let sizes: &[usize] = if cfg!(miri) { &[1, 3, 9] } else { &[1, 2, 3, 8, 17, 33] };
+        let sizes: &[usize] = if cfg!(miri) { &[1, 5] } else { &[1, 2, 3, 8, 17, 33] };
         for &m in sizes {
             for (&n, &k) in sizes.iter().flat_map(|n| sizes.iter().map(move |k| (n, k))) {
                 for (gap, adds) in [(0, false), (3, true)] {
                     compare(m, n, k, gap, adds, false);
-                    compare(m, n, k, gap, adds, !cfg!(miri));
+                    if !cfg!(miri) {
+                        compare(m, n, k, gap, adds, true);
+                    }
                 }
             }
         }
