@@ -43,10 +43,11 @@ pub async fn examine(args: &ConfigArgs) -> Vec<Finding> {
     findings.extend(doctor::identity(&config));
     findings.push(port(&config, "edge.grpc_listen", config.edge.grpc_listen).await);
     findings.push(port(&config, "edge.http_listen", config.edge.http_listen).await);
-    findings.extend(deployed(&config));
+    let opened = target(&config);
+    findings.extend(deployed(&config, &opened));
     let clouds = [&config.edge.cloud].into_iter().chain(&config.edge.standby);
     for cloud in clouds {
-        findings.extend(ask(&config, cloud).await);
+        findings.extend(ask(&config, cloud, &opened).await);
     }
     findings
 }
@@ -90,7 +91,7 @@ async fn port(config: &Config, key: &str, at: SocketAddr) -> Finding {
 }
 
 /// What an edge with this configuration would serve.
-fn deployed(config: &Config) -> Vec<Finding> {
+fn deployed(config: &Config, opened: &Opened) -> Vec<Finding> {
     const CHECK: &str = "deployed";
     let pointer = match Pointer::read(&config.runs.dir) {
         Ok(pointer) => pointer,
@@ -101,7 +102,7 @@ fn deployed(config: &Config) -> Vec<Finding> {
         let advice = "name its model and sizes in [model], or train this one";
         Finding::warning(CHECK, found, advice)
     });
-    let weights = target(config).map(|(deployer, target)| {
+    let weights = opened.as_ref().map(|(deployer, target)| {
         // The whole model where it may have to run here.
         let whole = config.edge.fallback == Fallback::Whole || config.split_point.is_auto();
         let stages = if whole { config.model.stage_count() } else { target.split };
@@ -114,7 +115,10 @@ fn deployed(config: &Config) -> Vec<Finding> {
     other.into_iter().chain([weights]).collect()
 }
 
-fn target(config: &Config) -> Result<(Deployer, Target), String> {
+/// The weights, and which of them are to be served; opened once for all checks.
+type Opened = Result<(Deployer, Target), String>;
+
+fn target(config: &Config) -> Opened {
     let deployer = Deployer::new(config, client(config, &config.edge.cloud)?)?;
     let target = deployer.target(config)?;
     Ok((deployer, target))
@@ -128,11 +132,11 @@ fn client(config: &Config, cloud: &str) -> Result<CloudClient, String> {
 }
 
 /// Whether a cloud answers, agrees, is of the same version and has the same time.
-async fn ask(config: &Config, address: &str) -> Vec<Finding> {
+async fn ask(config: &Config, address: &str, opened: &Opened) -> Vec<Finding> {
     const CHECK: &str = "cloud";
     let greeted = async {
         let client = client(config, address)?;
-        let (_, target) = target(config)?;
+        let (_, target) = opened.as_ref().map_err(String::clone)?;
         let agreement = config.agreement(target.split, &target.weights.to_string());
         let mut best: Option<(Bound, i64)> = None;
         for _ in 0..GREETINGS {
