@@ -10,7 +10,6 @@
 //!
 //! [`write_atomic`]: cleave_shared::checkpoint::write_atomic
 
-mod stamp;
 mod wishes;
 
 use std::{
@@ -22,12 +21,13 @@ use std::{
 use cleave_shared::{
     config::{Config, ConfigArgs, Fallback, LogConfig, PROFILES},
     link::Link,
+    stamp::Stamp,
 };
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
+use self::wishes::Wishes;
 pub use self::wishes::{QUEUE, Setting, Unfulfilled, Wish, ask};
-use self::{stamp::Stamp, wishes::Wishes};
 use crate::{
     adapt::Planned,
     deploy::{Deployer, Deployment, Pointer, Ready, Target},

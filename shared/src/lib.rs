@@ -29,6 +29,7 @@ pub mod profile;
 pub mod security;
 pub mod session;
 pub mod shutdown;
+pub mod stamp;
 pub mod telemetry;
 pub mod tensor;
 pub mod text;

@@ -1,19 +1,17 @@
 //! What is made of files, made again when they change.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::SecurityError;
+use crate::stamp::Stamp;
 
 /// How often files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// When each file was written, and its length; none for one that is not there.
-type Stamp = Vec<Option<(SystemTime, u64)>>;
 type Make<T> = Box<dyn Fn() -> Result<T, SecurityError> + Send + Sync>;
 
 /// A value from files, so that certificates and tokens are exchanged without a restart. Files that are broken
@@ -37,7 +35,7 @@ impl<T> Rotating<T> {
         make: impl Fn() -> Result<T, SecurityError> + Send + Sync + 'static,
     ) -> Result<Self, SecurityError> {
         // Before the files are read: what is written meanwhile is seen the next time.
-        let stamp = stamp(&files);
+        let stamp = Stamp::of(files.iter().cloned());
         let state = State { value: Arc::new(make()?), stamp, looked: Instant::now() };
         Ok(Self { files, make: Box::new(make), state: Mutex::new(state) })
     }
@@ -47,7 +45,7 @@ impl<T> Rotating<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.elapsed() >= LOOK {
             state.looked = Instant::now();
-            let stamp = stamp(&self.files);
+            let stamp = Stamp::of(self.files.iter().cloned());
             if stamp != state.stamp {
                 state.stamp = stamp;
                 self.renew(&mut state);
@@ -68,13 +66,10 @@ impl<T> Rotating<T> {
     }
 }
 
-fn stamp(files: &[PathBuf]) -> Stamp {
-    let of = |file: &PathBuf| fs::metadata(file).and_then(|m| Ok((m.modified()?, m.len()))).ok();
-    files.iter().map(of).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

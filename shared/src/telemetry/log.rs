@@ -4,13 +4,15 @@ use std::{
     io::{IsTerminal, stderr},
     path::PathBuf,
     sync::OnceLock,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, layer::SubscriberExt, reload,
     util::SubscriberInitExt,
 };
+
+use crate::stamp::Stamp;
 
 /// How often the configuration file is looked at for another level.
 const TICK: Duration = Duration::from_secs(1);
@@ -82,11 +84,11 @@ pub async fn follow(file: PathBuf, level: impl Fn() -> Option<String>) {
     if FILTER.get().is_none() {
         return;
     }
-    let changed = || -> Option<SystemTime> { file.metadata().ok()?.modified().ok() };
-    let (mut seen, mut in_force) = (changed(), level());
+    let stamp = || Stamp::of([file.clone()]);
+    let (mut seen, mut in_force) = (stamp(), level());
     loop {
         tokio::time::sleep(TICK).await;
-        let now = changed();
+        let now = stamp();
         if now == seen {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Whether files have changed, without reading them: many edges of one machine look every second.
+//! Whether files have changed, without reading them: what follows files looks every second, in many processes.
 
 use std::{
     os::unix::fs::MetadataExt,
