@@ -4,25 +4,19 @@ use std::{net::SocketAddr, sync::Arc};
 
 use cleave_shared::{
     config::{Config, ConfigArgs},
-    doctor::{self, Address, Finding},
+    doctor::{self, Finding},
     health,
     security::Tokens,
 };
 
 /// All checks, in the order in which what they look at is needed.
 pub async fn examine(args: &ConfigArgs) -> Vec<Finding> {
-    let (config, found) = match doctor::configuration(args) {
-        Ok(both) => both,
-        // Nothing else means anything without it.
+    let threads = |config: &Config| (config.cloud.threads, config.cloud.kernel_threads);
+    let (config, mut findings) = match doctor::begin(args, threads) {
+        Ok(begun) => begun,
         Err(wrong) => return vec![wrong],
     };
-    let mut findings = vec![
-        found,
-        doctor::model(&config),
-        doctor::machine(&config, config.cloud.threads, config.cloud.kernel_threads),
-        doctor::folder("runs", "runs.dir", &config.runs.dir),
-        weights(&config),
-    ];
+    findings.push(weights(&config));
     findings.extend(doctor::identity(&config));
     findings.extend(tokens(&config));
     findings.push(port(&config, "cloud.listen", config.cloud.listen).await);
@@ -53,24 +47,13 @@ fn tokens(config: &Config) -> Option<Finding> {
     })
 }
 
-/// An address that the cloud listens on: free, or a cloud's that serves already.
+/// An address that the cloud listens on.
 async fn port(config: &Config, key: &str, at: SocketAddr) -> Finding {
-    const CHECK: &str = "port";
-    let taken = match doctor::address(at) {
-        Address::Free => return Finding::ok(CHECK, format!("{key}: {at} is free")),
-        Address::Unusable(problem) => {
-            return Finding::error(CHECK, format!("{key}: {at}: {problem}"))
-                .with_advice("set an address of this machine");
+    let healthy = async {
+        match config.security.files() {
+            Some(files) => health::check_secure(config.cloud.listen, files).await,
+            None => health::check(config.cloud.listen).await,
         }
-        Address::Taken => format!("{key}: {at} is in use"),
     };
-    let healthy = match config.security.files() {
-        Some(files) => health::check_secure(config.cloud.listen, files).await,
-        None => health::check(config.cloud.listen).await,
-    };
-    match healthy {
-        Ok(()) => Finding::ok(CHECK, format!("{taken}, and a cloud serves there")),
-        Err(_) => Finding::error(CHECK, taken)
-            .with_advice(format!("end what listens there, or set {key} to another address")),
-    }
+    doctor::port(key, at, "a cloud", healthy).await
 }

@@ -8,7 +8,7 @@ use std::{
 
 use cleave_shared::{
     config::{Config, ConfigArgs, EdgeConfig, Fallback},
-    doctor::{self, Address, Finding},
+    doctor::{self, Finding},
     health,
     link::{Link, Profile},
 };
@@ -28,18 +28,12 @@ const CLOCK_APART_MS: i64 = 1000;
 
 /// All checks, in the order in which what they look at is needed.
 pub async fn examine(args: &ConfigArgs) -> Vec<Finding> {
-    let (config, found) = match doctor::configuration(args) {
-        Ok(both) => both,
-        // Nothing else means anything without it.
+    let threads = |config: &Config| (config.edge.threads, config.edge.kernel_threads);
+    let (config, mut findings) = match doctor::begin(args, threads) {
+        Ok(begun) => begun,
         Err(wrong) => return vec![wrong],
     };
-    let mut findings = vec![
-        found,
-        doctor::model(&config),
-        doctor::machine(&config, config.edge.threads, config.edge.kernel_threads),
-        doctor::folder("runs", "runs.dir", &config.runs.dir),
-        link(&config),
-    ];
+    findings.push(link(&config));
     findings.extend(doctor::identity(&config));
     findings.push(port(&config, "edge.grpc_listen", config.edge.grpc_listen).await);
     findings.push(port(&config, "edge.http_listen", config.edge.http_listen).await);
@@ -67,27 +61,16 @@ fn link(config: &Config) -> Finding {
     Finding::ok("link", format!("{}: uplink {up}, downlink {down}, RTT {rtt:.1} ms", profile.name))
 }
 
-/// An address that the edge listens on: free, or an edge's that serves already.
+/// An address that the edge listens on.
 async fn port(config: &Config, key: &str, at: SocketAddr) -> Finding {
-    const CHECK: &str = "port";
-    let taken = match doctor::address(at) {
-        Address::Free => return Finding::ok(CHECK, format!("{key}: {at} is free")),
-        Address::Unusable(problem) => {
-            return Finding::error(CHECK, format!("{key}: {at}: {problem}"))
-                .with_advice("set an address of this machine");
+    let healthy = async {
+        let grpc = config.edge.grpc_listen;
+        match config.security.clients.identity() {
+            None => health::check(grpc).await,
+            Some(identity) => health::check_itself(grpc, identity).await,
         }
-        Address::Taken => format!("{key}: {at} is in use"),
     };
-    let grpc = config.edge.grpc_listen;
-    let healthy = match config.security.clients.identity() {
-        None => health::check(grpc).await,
-        Some(identity) => health::check_itself(grpc, identity).await,
-    };
-    match healthy {
-        Ok(()) => Finding::ok(CHECK, format!("{taken}, and an edge serves there")),
-        Err(_) => Finding::error(CHECK, taken)
-            .with_advice(format!("end what listens there, or set {key} to another address")),
-    }
+    doctor::port(key, at, "an edge", healthy).await
 }
 
 /// What an edge with this configuration would serve.

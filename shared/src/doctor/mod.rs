@@ -13,12 +13,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-pub use self::{
-    identity::identity,
-    place::{Address, address, folder},
-    setting::{configuration, machine, model},
-    weights::weights,
-};
+pub use self::{identity::identity, place::port, setting::begin, weights::weights};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -8,16 +8,40 @@ use std::{
 
 use super::Finding;
 
-/// What is at an address that a node is to listen on.
+/// An address that a node is to listen on: free, or that of such a node, which serves already. `node` is what it is
+/// called, `healthy` asks one that serves.
+pub async fn port(
+    key: &str,
+    at: SocketAddr,
+    node: &str,
+    healthy: impl Future<Output = Result<(), String>>,
+) -> Finding {
+    const CHECK: &str = "port";
+    let taken = match address(at) {
+        Address::Free => return Finding::ok(CHECK, format!("{key}: {at} is free")),
+        Address::Unusable(problem) => {
+            return Finding::error(CHECK, format!("{key}: {at}: {problem}"))
+                .with_advice("set an address of this machine");
+        }
+        Address::Taken => format!("{key}: {at} is in use"),
+    };
+    match healthy.await {
+        Ok(()) => Finding::ok(CHECK, format!("{taken}, and {node} serves there")),
+        Err(_) => Finding::error(CHECK, taken)
+            .with_advice(format!("end what listens there, or set {key} to another address")),
+    }
+}
+
+/// What is at an address.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Address {
+enum Address {
     Free,
     /// Something listens there: perhaps this very node, which runs already.
     Taken,
     Unusable(String),
 }
 
-pub fn address(at: SocketAddr) -> Address {
+fn address(at: SocketAddr) -> Address {
     match TcpListener::bind(at) {
         Ok(_) => Address::Free,
         Err(error) if error.kind() == ErrorKind::AddrInUse => Address::Taken,

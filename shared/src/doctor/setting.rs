@@ -2,14 +2,31 @@
 
 use std::{fs, thread};
 
-use super::Finding;
+use super::{Finding, place::folder};
 use crate::{
     config::{Config, ConfigArgs},
     model::ModelSpec,
 };
 
+/// The configuration and what both nodes look at first; what is wrong with it, for nothing else means anything without it.
+/// `threads`: the node's compute threads, and the helpers of each.
+pub fn begin(
+    args: &ConfigArgs,
+    threads: impl FnOnce(&Config) -> (usize, usize),
+) -> Result<(Config, Vec<Finding>), Finding> {
+    let (config, found) = configuration(args)?;
+    let (threads, kernel_threads) = threads(&config);
+    let findings = vec![
+        found,
+        model(&config),
+        machine(&config, threads, kernel_threads),
+        folder("runs", "runs.dir", &config.runs.dir),
+    ];
+    Ok((config, findings))
+}
+
 /// The configuration, or what is wrong with it; which keys come from where is said as well.
-pub fn configuration(args: &ConfigArgs) -> Result<(Config, Finding), Finding> {
+fn configuration(args: &ConfigArgs) -> Result<(Config, Finding), Finding> {
     const CHECK: &str = "configuration";
     let config = args.load().map_err(|e| Finding::error(CHECK, e.to_string()))?;
     let file = args.file().map(|file| file.display().to_string()).unwrap_or_default();
@@ -30,7 +47,7 @@ fn is_setting(name: &str) -> bool {
 }
 
 /// The model and where it is cut.
-pub fn model(config: &Config) -> Finding {
+fn model(config: &Config) -> Finding {
     const CHECK: &str = "model";
     let spec: &ModelSpec = &config.model;
     let found = match spec.inspect() {
@@ -56,7 +73,7 @@ pub fn model(config: &Config) -> Finding {
 }
 
 /// Cores for `threads` compute threads of so many helpers each, and memory for the model.
-pub fn machine(config: &Config, threads: usize, kernel_threads: usize) -> Finding {
+fn machine(config: &Config, threads: usize, kernel_threads: usize) -> Finding {
     const CHECK: &str = "machine";
     let cores = thread::available_parallelism().map_or(1, |n| n.get());
     let wanted = threads * if kernel_threads == 0 { cores } else { kernel_threads };
