@@ -19,7 +19,7 @@ use crate::{
         infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
         model_infer_response::InferOutputTensor,
     },
-    serve::Timing,
+    serve::{TEXT_DTYPE, Timing},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl EdgeClient {
     pub async fn infer_texts(&mut self, input: &str, texts: &[String]) -> Result<Answer, String> {
         let described = InferInputTensor {
             name: input.into(),
-            datatype: "BYTES".into(),
+            datatype: TEXT_DTYPE.into(),
             shape: vec![texts.len() as i64],
             ..Default::default()
         };

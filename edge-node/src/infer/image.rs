@@ -4,8 +4,11 @@
 //! and `std` are for weights that were trained elsewhere: torchvision's transforms resize the shorter side,
 //! cut the middle out, and normalise.
 
-use cleave_shared::tensor::{DType, HostTensor};
-use image::{DynamicImage, ImageError, imageops::FilterType};
+use cleave_shared::{
+    data::{grey, undecodable},
+    tensor::{DType, HostTensor},
+};
+use image::{DynamicImage, imageops::FilterType};
 
 use super::input::Input;
 
@@ -40,7 +43,9 @@ pub fn parse(file: &[u8], input: &Input, how: &Pixels) -> Result<HostTensor, Str
         return Err(unfit());
     }
     let normalisation = how.normalisation(channels)?;
-    let image = fitted(&decode(file)?, [height as u32, width as u32], how.resize)?.to_rgb8();
+    // By what is in it, whatever the file's name ends in.
+    let decoded = image::load_from_memory(file).map_err(|error| undecodable(&error))?;
+    let image = fitted(&decoded, [height as u32, width as u32], how.resize)?.to_rgb8();
     let mut values = Vec::with_capacity(channels * height * width);
     for (channel, (mean, std)) in normalisation.into_iter().enumerate() {
         values.extend(image.pixels().map(|pixel| {
@@ -71,18 +76,6 @@ impl Pixels {
             false => Err(format!("--std is {std:?}; write numbers above 0")),
         }
     }
-}
-
-/// By what is in it, whatever the file's name ends in.
-fn decode(file: &[u8]) -> Result<DynamicImage, String> {
-    image::load_from_memory(file).map_err(|error| match error {
-        ImageError::Unsupported(_) => "is not a PNG, JPEG or PPM image".into(),
-        other => {
-            let problem = other.to_string();
-            let words: Vec<&str> = problem.split_whitespace().collect();
-            format!("cannot be decoded: {}", words.join(" "))
-        }
-    })
 }
 
 /// Scaled with its aspect kept, then the middle of it, `[height, width]`.
@@ -118,12 +111,6 @@ fn fitted(
 /// Half of it, to even.
 fn half(n: u32) -> u32 {
     n / 2 + (n % 2) * (n / 2 % 2)
-}
-
-/// As Pillow and torchvision have it (ITU-R 601-2).
-fn grey([red, green, blue]: [u8; 3]) -> u8 {
-    let [red, green, blue] = [red, green, blue].map(u32::from);
-    ((299 * red + 587 * green + 114 * blue + 500) / 1000) as u8
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::fmt;
 
 use cleave_shared::tensor::{DType, HostTensor};
 
-use crate::proto::inference::{ModelMetadataResponse, model_metadata_response::TensorMetadata};
-
-/// The protocol's datatype of texts.
-const TEXT: &str = "BYTES";
+use crate::{
+    proto::inference::{ModelMetadataResponse, model_metadata_response::TensorMetadata},
+    serve::TEXT_DTYPE,
+};
 
 /// The inputs of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Input {
 
 impl Takes {
     pub fn of(metadata: &ModelMetadataResponse) -> Result<Self, String> {
-        let is_text = |input: &&TensorMetadata| input.datatype == TEXT;
+        let is_text = |input: &&TensorMetadata| input.datatype == TEXT_DTYPE;
         let text = metadata.inputs.iter().find(is_text).map(|input| input.name.clone());
         let tensors = metadata.inputs.iter().filter(|input| !is_text(input));
         let inputs = tensors.map(Input::of).collect::<Result<Vec<_>, String>>()?;

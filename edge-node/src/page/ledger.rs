@@ -52,13 +52,7 @@ impl Totals {
         self.samples += answer.samples;
         self.answered_ms += ms;
         self.last = Some(SystemTime::now());
-        let (sum, one) = (&mut self.parts, &answer.timing);
-        sum.head_ms += one.head_ms;
-        sum.encode_ms += one.encode_ms;
-        sum.uplink_ms += one.uplink_ms;
-        sum.tail_ms += one.tail_ms;
-        sum.downlink_ms += one.downlink_ms;
-        sum.decode_ms += one.decode_ms;
+        self.parts += answer.timing;
     }
 }
 

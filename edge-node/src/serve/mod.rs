@@ -56,6 +56,7 @@ pub use grpc::{GrpcInference, GrpcService, grpc_service};
 pub use http::serve_http;
 pub use metrics::metrics_router;
 pub use openai::openai_router;
+pub use request::TEXT_DTYPE;
 pub use rest::rest_router;
 pub use rest_body::parse as parse_request;
 pub use text::{TextFiles, TextService};
@@ -154,6 +155,17 @@ pub struct Timing {
     pub tail_ms: f64,
     pub downlink_ms: f64,
     pub decode_ms: f64,
+}
+
+impl std::ops::AddAssign for Timing {
+    fn add_assign(&mut self, other: Self) {
+        self.head_ms += other.head_ms;
+        self.encode_ms += other.encode_ms;
+        self.uplink_ms += other.uplink_ms;
+        self.tail_ms += other.tail_ms;
+        self.downlink_ms += other.downlink_ms;
+        self.decode_ms += other.decode_ms;
+    }
 }
 
 impl Timing {

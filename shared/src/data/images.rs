@@ -100,18 +100,22 @@ fn problems(files: &[File]) -> Vec<Option<String>> {
 fn decode(path: &Path) -> Result<DynamicImage, String> {
     let opened = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
     let reader = opened.map_err(|e| format!("cannot be read: {e}"))?;
-    reader.decode().map_err(|error| match error {
-        ImageError::Unsupported(_) => "is not a PNG, JPEG or PPM image".into(),
-        other => format!("cannot be decoded: {}", one_line(&other)),
-    })
+    reader.decode().map_err(|error| undecodable(&error))
 }
 
-fn one_line(error: &ImageError) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+/// Why an image cannot be used, on one line.
+pub fn undecodable(error: &ImageError) -> String {
+    match error {
+        ImageError::Unsupported(_) => "is not a PNG, JPEG or PPM image".into(),
+        other => {
+            let words = other.to_string();
+            format!("cannot be decoded: {}", words.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
+    }
 }
 
 /// As Pillow and torchvision have it (ITU-R 601-2).
-fn grey([red, green, blue]: [u8; 3]) -> u8 {
+pub fn grey([red, green, blue]: [u8; 3]) -> u8 {
     let [red, green, blue] = [red, green, blue].map(u32::from);
     ((299 * red + 587 * green + 114 * blue + 500) / 1000) as u8
 }

@@ -36,7 +36,7 @@ pub use self::{
     digits::digits,
     feed::Feed,
     idx::{IdxDataset, IdxError},
-    images::ImageFolder,
+    images::{ImageFolder, grey, undecodable},
     line::synthetic_line,
     normalise::Normalisation,
     partition::{Partition, PartitionKind},
