@@ -1,18 +1,22 @@
 //! The `cloud-node` command.
 
+mod examples;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use cleave_shared::{
     config::{Config, ConfigArgs},
     doctor, health,
-    manual::ManualCommand,
+    manual::{self, ManualCommand},
     memory, telemetry,
 };
 
 /// Runs the tail of a split model for edge nodes.
 #[derive(Parser)]
 #[command(name = "cloud-node", version)]
+#[command(after_help = manual::explained(examples::ALL, manual::EXIT_CODES))]
+#[command(mut_subcommands(manual::with_examples("cloud-node")))]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -23,10 +27,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serves until SIGTERM or Ctrl-C
+    #[command(after_help = examples::SERVE)]
     Serve,
     /// Exits with 0 if the node at `cloud.listen` is healthy
+    #[command(after_help = examples::HEALTH)]
     Health,
     /// Looks at configuration, model, weights, ports and certificates, and says what to do
+    #[command(after_help = manual::explained(examples::DOCTOR, manual::DOCTOR))]
     Doctor {
         /// Prints a JSON list
         #[arg(long)]

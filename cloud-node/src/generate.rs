@@ -12,6 +12,7 @@ use cleave_shared::{
     config::Config,
     generate::{GenerateError, Lease, Limits, Sampler, Sequence, SessionError, SessionTable, Tail},
     model::ModelSpec,
+    security,
     wire::{
         self,
         v1::{self, generate_request::Kind},
@@ -53,7 +54,8 @@ impl Generation {
     pub fn new(config: &Config, inference: &Inference, ended: watch::Receiver<bool>) -> Self {
         let cloud = &config.cloud;
         let idle = Duration::from_secs(cloud.session_idle_s);
-        let limits = Limits { sessions: cloud.max_sessions, bytes: cloud.max_cache_bytes, idle };
+        let (sessions, bytes) = (cloud.max_sessions, cloud.max_cache_bytes);
+        let limits = Limits { sessions, bytes, each: config.security.quota.share(), idle };
         Self {
             spec: config.model.clone(),
             handshake: inference.handshake.clone(),
@@ -66,9 +68,11 @@ impl Generation {
         }
     }
 
-    /// Opens the session that the first message asks for, and answers the rest in a task of its own.
+    /// Opens the session that the first message asks for, and answers the rest in a task of its own. It is
+    /// the owner's, who may have a share of all sessions.
     pub async fn start(
         &self,
+        owner: &str,
         mut requests: Streaming<v1::GenerateRequest>,
     ) -> Result<ReceiverStream<Result<v1::GenerateReply, Status>>, Status> {
         let first = tokio::time::timeout(self.idle, requests.message()).await;
@@ -81,7 +85,7 @@ impl Generation {
         let cut = agreed.cut;
         let (most, sampler) = self.checked(&cut, &open)?;
         let reserve = self.spec.cache_bytes(cut.split..self.spec.stage_count(), most);
-        let lease = self.sessions.open(&open.session, reserve).map_err(session_status)?;
+        let lease = self.sessions.open(&open.session, owner, reserve).map_err(session_status)?;
         let tail = self.tails.get(&cut, &self.pool).await?;
         // Building a tail may have taken a while.
         lease.touch(0);
@@ -217,10 +221,8 @@ impl Session {
 
 fn session_status(error: SessionError) -> Status {
     match error {
-        SessionError::Sessions { .. } | SessionError::Bytes { .. } => {
-            Status::resource_exhausted(error.to_string())
-        }
         SessionError::Taken(_) => Status::already_exists(error.to_string()),
+        _ => security::no_room(error.to_string()),
     }
 }
 

@@ -2,64 +2,51 @@
 
 use std::{sync::Arc, time::Instant};
 
-use cleave_shared::{
-    codec::F32,
-    compute::ComputePool,
-    telemetry::trace,
-    wire::{self, v1},
-};
+use cleave_shared::{compute::ComputePool, deadline::Deadline, telemetry::trace, wire::v1};
 use tonic::Status;
 
 use crate::{
+    batcher::{Asked, Batcher},
     clock::Clock,
+    cut_ports::CutPorts,
     handshake::Handshake,
-    service::{compute_status, model_status},
     tails::Tails,
 };
 
 /// What inference needs; it keeps nothing of a request.
 pub struct Inference {
     pub handshake: Arc<Handshake>,
+    pub ports: CutPorts,
     pub tails: Arc<Tails>,
     pub pool: ComputePool,
+    pub batcher: Batcher,
     pub clock: Arc<Clock>,
 }
 
+/// Who asks, and when.
+pub struct Caller {
+    /// The edge's name, or its machine.
+    pub edge: String,
+    /// When the request was complete.
+    pub received_ns: u64,
+    /// When its answer has to be there.
+    pub by: Option<Deadline>,
+}
+
 impl Inference {
-    /// Runs the tail. `received_ns` is when the request was complete.
+    /// Runs the tail.
     pub async fn run(
         &self,
         request: v1::InferRequest,
-        received_ns: u64,
+        caller: Caller,
     ) -> Result<v1::InferReply, Status> {
+        let Caller { edge, received_ns, by } = caller;
         let agreed = self.handshake.check(request.agreement.as_ref()).await?;
+        self.ports.check(agreed.cut.split, &request.activation)?;
         let tail = self.tails.get(&agreed.cut, &self.pool).await?;
-        let codec = agreed.activation_codec;
-        let queued = Instant::now();
-        let job = move || {
-            let queue_ms = ms_since(queued);
-            let begin = Instant::now();
-            let activation = wire::decode(request.activation, codec.as_ref())?;
-            let decode_ms = ms_since(begin);
-            let begin = Instant::now();
-            let output = tail.infer(&activation).map_err(model_status)?;
-            let tail_ms = ms_since(begin);
-            let begin = Instant::now();
-            // What the model says is exact, whatever it was told.
-            let output = wire::encode(output, &F32);
-            let encode_ms = ms_since(begin);
-            Ok(v1::InferReply {
-                output,
-                tail_ms,
-                queue_ms,
-                decode_ms,
-                encode_ms,
-                ..Default::default()
-            })
-        };
-        let reply: Result<v1::InferReply, Status> =
-            self.pool.run(job).await.map_err(compute_status)?;
-        let reply = reply?;
+        let (cut, codec) = (agreed.cut, agreed.activation_codec);
+        let asked = Asked { cut, tail, codec, activation: request.activation, by };
+        let reply = self.batcher.run(&edge, asked).await?;
         trace::record_parts(&[
             ("queue", reply.queue_ms),
             ("decode", reply.decode_ms),

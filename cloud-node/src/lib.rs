@@ -1,7 +1,8 @@
 //! Cleave's cloud node: the tail of a split model, for many edges at once.
 //!
-//! [`stack`] is the picture of the server. An inference request walks `service` → `handshake` →
-//! `tails` (the tail of that split point and those weights) → a compute thread, and back. A
+//! [`stack`] is the picture of the server. An inference request walks `service` → `handshake` → `cut_ports` →
+//! `tails` (the tail of that split point and those weights) → `batcher` (with what waits for the same
+//! tail, edges in turn) → a compute thread, and back. A
 //! training stream walks `train::stream` → `train::run` (one edge's tail, its ledger and its
 //! checkpoints) → a compute thread, and back. Edges that learn one model together meet in `group`. A
 //! generation stream walks `generate` (the caches of one sequence, the next token drawn from its
@@ -10,10 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+mod batcher;
 mod bottlenecks;
 pub mod cli;
 mod clock;
+mod cut_ports;
 mod doctor;
+mod fair_queue;
 mod generate;
 mod group;
 mod handshake;

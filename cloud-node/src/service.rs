@@ -10,20 +10,22 @@ use cleave_shared::{
     checkpoint::{AdapterBase, Library, WeightsId},
     codec::F32,
     compute::ComputeError,
+    deadline::Deadline,
     model::{ModelError, ModelSpec},
+    security, timed,
     wire::{
         self, Assembler,
         v1::{self, split_service_server::SplitService},
     },
 };
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     clock::Clock,
     generate::Generation,
     handshake::Handshake,
-    inference::Inference,
+    inference::{Caller, Inference},
     profile::Profiler,
     train::Trainer,
     weights::{library_status, store_status},
@@ -43,6 +45,16 @@ pub struct Split {
     pub clock: Arc<Clock>,
     /// Largest activation, bytes.
     pub limit: usize,
+}
+
+impl Split {
+    fn caller<T>(&self, request: &Request<T>) -> Caller {
+        Caller {
+            edge: edge(request),
+            received_ns: self.clock.now_ns(),
+            by: Deadline::of(request.metadata()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -86,10 +98,10 @@ impl SplitService for Split {
         &self,
         request: Request<v1::InferRequest>,
     ) -> Result<Response<v1::InferReply>, Status> {
-        let received_ns = self.clock.now_ns();
+        let caller = self.caller(&request);
         // A unary call has no chunks: the assembler checks sizes and that nothing is missing.
         let request = Assembler::new(request.into_inner(), self.limit)?.finish()?;
-        Ok(Response::new(self.inference.run(request, received_ns).await?))
+        Ok(Response::new(self.inference.run(request, caller).await?))
     }
 
     type InferChunkedStream = Replies<v1::InferReplyPart>;
@@ -99,12 +111,15 @@ impl SplitService for Split {
         request: Request<Streaming<v1::InferPart>>,
     ) -> Result<Response<Self::InferChunkedStream>, Status> {
         use v1::{infer_part::Kind, infer_reply_part::Kind as Out};
-        let mut parts = request.into_inner();
-        let Some(Kind::Request(first)) = parts.message().await?.and_then(|p| p.kind) else {
+        let caller = self.caller(&request);
+        let mut parts = timed::in_time(request.into_inner());
+        let Some(Kind::Request(first)) = parts.next().await.transpose()?.and_then(|p| p.kind)
+        else {
             return Err(Status::invalid_argument("the first part is not a request"));
         };
         let request = wire::receive(first, self.limit, &mut parts).await?;
-        let reply = self.inference.run(request, self.clock.now_ns()).await?;
+        let caller = Caller { received_ns: self.clock.now_ns(), ..caller };
+        let reply = self.inference.run(request, caller).await?;
         let parts = wire::send(reply, |r| v1::InferReplyPart { kind: Some(Out::Reply(r)) });
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
     }
@@ -148,7 +163,8 @@ impl SplitService for Split {
         &self,
         request: Request<Streaming<v1::GenerateRequest>>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let replies = self.generation.start(request.into_inner()).await?;
+        let owner = edge(&request);
+        let replies = self.generation.start(&owner, request.into_inner()).await?;
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -185,8 +201,9 @@ impl SplitService for Split {
         request: Request<Streaming<v1::WeightsPart>>,
     ) -> Result<Response<v1::StoreWeightsReply>, Status> {
         use v1::weights_part::Kind;
-        let mut parts = request.into_inner();
-        let Some(Kind::Weights(first)) = parts.message().await?.and_then(|p| p.kind) else {
+        let mut parts = timed::in_time(request.into_inner());
+        let Some(Kind::Weights(first)) = parts.next().await.transpose()?.and_then(|p| p.kind)
+        else {
             return Err(Status::invalid_argument("the first part has no weights"));
         };
         let message = wire::receive(first, self.limit, &mut parts).await?;
@@ -206,6 +223,11 @@ impl SplitService for Split {
         blocking(added).await?;
         Ok(Response::new(v1::StoreWeightsReply {}))
     }
+}
+
+/// The edge's name, or its machine.
+fn edge<T>(request: &Request<T>) -> String {
+    security::who(request.extensions()).unwrap_or_default()
 }
 
 fn parse_id(text: &str) -> Result<WeightsId, Status> {
@@ -232,7 +254,9 @@ pub fn model_status(error: ModelError) -> Status {
 
 pub fn compute_status(error: ComputeError) -> Status {
     match error {
-        ComputeError::Busy { .. } => Status::resource_exhausted(error.to_string()),
+        ComputeError::Busy { .. } | ComputeError::Late { .. } => {
+            security::no_room(error.to_string())
+        }
         ComputeError::Panicked(_) => Status::internal(error.to_string()),
     }
 }

@@ -10,6 +10,7 @@ use cleave_shared::{
     security::{self, Admission, AdmitLayer, Listener, QuotaLayer, ServerTls, Tokens},
     shutdown,
     telemetry::{self, trace::TraceLayer},
+    timed,
     wire::{
         self,
         v1::{group_service_server::GroupServiceServer, split_service_server::SplitServiceServer},
@@ -19,8 +20,9 @@ use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
 
 use crate::{
-    clock::Clock, generate::Generation, group::Groups, handshake::Handshake, inference::Inference,
-    profile::Profiler, service::Split, tails::Tails, train::Trainer,
+    batcher::Batcher, clock::Clock, cut_ports::CutPorts, generate::Generation, group::Groups,
+    handshake::Handshake, inference::Inference, profile::Profiler, service::Split, tails::Tails,
+    train::Trainer,
 };
 
 /// One message: a chunk of tensor data, and room for the fields around it.
@@ -32,6 +34,8 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A peer that vanished without a word is noticed after at most the sum of these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls at once on one connection, streams among them; more wait on the edge.
+const MOST_STREAMS: u32 = 256;
 /// How long requests in flight may take once the node was asked to end; docker kills after 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -39,10 +43,10 @@ const DRAIN: Duration = Duration::from_secs(8);
 pub async fn serve(config: Config) -> Result<(), String> {
     let tls = identity(&config)?;
     let admission = admission(&config.security)?;
-    if let Some(address) = config.cloud.metrics_listen {
+    if let Some(listener) = metrics_listener(&config).await? {
         // Before anything is counted: what was set earlier would be lost.
         telemetry::metrics::init();
-        serve_metrics(listen("cloud.metrics_listen", address).await?);
+        serve_metrics(listener);
     }
     telemetry::trace::start("cloud-node", &config.trace)?;
     let (ending, ended) = watch::channel(false);
@@ -59,11 +63,14 @@ pub async fn serve(config: Config) -> Result<(), String> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(MOST_STREAMS)
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
         .layer(TraceLayer)
         // Who is not known gets no further.
         .layer(AdmitLayer::new(admission))
+        // Nor does one whose message takes too long; above the quota, whose waiting is not the edge's.
+        .layer(timed::layer())
         // Nor does one that asks for more than its share.
         .layer(QuotaLayer::new(config.security.quota.limits()))
         // One connection cannot take the whole node: further calls on it wait their turn.
@@ -102,8 +109,8 @@ pub async fn serve(config: Config) -> Result<(), String> {
 /// How the socket is encrypted; none where that is not asked for.
 fn identity(config: &Config) -> Result<Option<Arc<ServerTls>>, String> {
     let files = config.security.files();
-    let (address, allowed) = (config.cloud.listen, config.security.allows(Plaintext::Link));
-    security::check_listen("cloud.listen", address, files.is_some(), allowed, "link")?;
+    let (address, allowed) = (config.cloud.listen, &config.security.plaintext);
+    security::check_listen("cloud.listen", address, files.is_some(), Plaintext::Link, allowed)?;
     let tls = files.map(security::server).transpose().map_err(|e| format!("[security] {e}"))?;
     Ok(tls.map(Arc::new))
 }
@@ -112,6 +119,15 @@ fn admission(config: &SecurityConfig) -> Result<Admission, String> {
     let tokens = config.tokens.clone().map(Tokens::read).transpose();
     let tokens = tokens.map_err(|e| format!("security.tokens: {e}"))?;
     Ok(Admission { edges: config.edges.clone(), tokens })
+}
+
+/// Where metrics are read, if anywhere.
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, String> {
+    const KEY: &str = "cloud.metrics_listen";
+    let Some(address) = config.cloud.metrics_listen else { return Ok(None) };
+    // They have no TLS.
+    security::check_listen(KEY, address, false, Plaintext::Metrics, &config.security.plaintext)?;
+    listen(KEY, address).await.map(Some)
 }
 
 /// `GET /metrics`, for the life of the process.
@@ -135,8 +151,10 @@ fn services(config: &Config, ended: watch::Receiver<bool>) -> Result<(Split, Gro
     let tails = Arc::new(Tails::new(spec, format, library.clone(), config.cloud.max_tails));
     let inference = Arc::new(Inference {
         handshake: handshake.clone(),
+        ports: CutPorts::of(&config.model),
         tails: tails.clone(),
         pool: pool.clone(),
+        batcher: Batcher::new(pool.clone(), config.cloud.max_batch, config.cloud.batch_delay()),
         clock: clock.clone(),
     });
     let generation = Generation::new(config, &inference, ended.clone());

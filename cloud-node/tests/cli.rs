@@ -33,6 +33,16 @@ fn a_config_with_a_typo_is_refused_in_one_line() {
 }
 
 #[test]
+fn help_tells_exit_codes_and_shows_this_program_in_use() {
+    let help = |words: &[&str]| String::from_utf8(run(words).stdout).unwrap();
+    let text = help(&["--help"]);
+    assert!(text.contains("Exit codes: 0 done, 1 failed, 2 a bad command"), "{text}");
+    let text = help(&["completions", "--help"]);
+    assert!(text.contains("cloud-node completions bash >"), "{text}");
+    assert!(!text.contains("edge-node"), "{text}");
+}
+
+#[test]
 fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("cloud.listen={}", taken.local_addr().unwrap());

@@ -19,7 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use cleave_shared::{
     config::{Config, ConfigArgs},
     health,
-    manual::ManualCommand,
+    manual::{self, ManualCommand},
     memory,
     model::{ModelSpec, named::model_by_name},
     telemetry::{self, LogFormat},
@@ -42,7 +42,9 @@ use crate::{demo, deploy::deploy_run, evaluate::EdgeClient, inspect::inspect, st
 
 /// Runs the head of a split model: serves it, trains it, measures it.
 #[derive(Parser)]
-#[command(name = "edge-node", version, after_help = examples::ALL)]
+#[command(name = "edge-node", version)]
+#[command(after_help = manual::explained(examples::ALL, manual::EXIT_CODES))]
+#[command(mut_subcommands(manual::with_examples("edge-node")))]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -74,7 +76,7 @@ enum Command {
     #[command(after_help = examples::CERTS)]
     Certs(CertsArgs),
     /// Looks at configuration, model, weights, ports, certificates, clouds, clocks and link, and says what to do
-    #[command(after_help = examples::DOCTOR)]
+    #[command(after_help = manual::explained(examples::DOCTOR, manual::DOCTOR))]
     Doctor {
         /// Prints a JSON list
         #[arg(long)]
@@ -133,6 +135,9 @@ enum NodeCommand {
         /// End after the report instead of serving on
         #[arg(long)]
         exit: bool,
+        /// Prints the report as one JSON object, all else on the standard error
+        #[arg(long)]
+        json: bool,
     },
     /// Measures the model with its weights in 8 and in 4 bits: size, latency, accuracy
     #[command(after_help = examples::QUANTIZE)]
@@ -150,15 +155,16 @@ enum NodeCommand {
     #[command(after_help = examples::AUDIT)]
     Audit(AuditArgs),
     /// Early exits, with which the edge answers alone
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::EXITS)]
     Exits(ExitsCommand),
     /// A learned codec: an encoder here, a decoder in the cloud
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::BOTTLENECK)]
     Bottleneck(BottleneckCommand),
     /// LoRA adapters to and from the folders of Hugging Face's PEFT
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::ADAPTER)]
     Adapter(AdapterCommand),
     /// Exits with 0 if the node at `edge.grpc_listen` is healthy
+    #[command(after_help = examples::HEALTH)]
     Health,
     /// The cloud node, for the demo
     #[command(hide = true)]
@@ -244,8 +250,8 @@ async fn run(command: NodeCommand, mut config: Config, args: ConfigArgs) -> Resu
             }
             Ok(())
         }
-        NodeCommand::Demo { edge, exit } => {
-            demo::demo(&config, &args, &demo::Options { edge, exit }).await
+        NodeCommand::Demo { edge, exit, json } => {
+            demo::demo(&config, &args, &demo::Options { edge, exit, json }).await
         }
         NodeCommand::Quantize(args) => optimize::quantize(&config, args).await,
         NodeCommand::Prune(args) => optimize::prune(&config, args).await,

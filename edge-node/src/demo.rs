@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 
 use crate::{
     deploy::version,
-    evaluate::EdgeClient,
+    evaluate::{EdgeClient, Evaluation},
     train::{self, Outcome},
 };
 
@@ -34,12 +34,14 @@ pub struct Options {
     pub edge: Option<String>,
     /// End when the report is printed.
     pub exit: bool,
+    /// The report is one JSON object, and alone on the standard output.
+    pub json: bool,
 }
 
 /// Runs the demo; the error is one line.
 pub async fn demo(config: &Config, args: &ConfigArgs, options: &Options) -> Result<(), String> {
     match &options.edge {
-        Some(edge) => train_and_ask(config, edge).await,
+        Some(edge) => train_and_ask(config, edge, options.json).await,
         None => {
             let mut nodes = Nodes::start(config, args).await?;
             let edge = format!("http://{}", config.edge.grpc_listen);
@@ -48,16 +50,17 @@ pub async fn demo(config: &Config, args: &ConfigArgs, options: &Options) -> Resu
                 biased;
                 () = shutdown::requested() => return nodes.stop().await,
                 died = nodes.died() => return Err(died),
-                outcome = train_and_ask(config, &edge) => outcome?,
+                outcome = train_and_ask(config, &edge, options.json) => outcome?,
             }
             if options.exit {
                 return nodes.stop().await;
             }
             let EdgeUrls { http, grpc } = EdgeUrls::new(config);
-            println!(
+            let text = format!(
                 "\nThe edge answers at {http} and {grpc} (gRPC). Change split_point in the \
-                      configuration file and ask again. Ctrl-C ends both nodes."
+                 configuration file and ask again. Ctrl-C ends both nodes."
             );
+            say(options.json, &text);
             tokio::select! {
                 biased;
                 () = shutdown::requested() => nodes.stop().await,
@@ -79,19 +82,40 @@ impl EdgeUrls {
     }
 }
 
-async fn train_and_ask(config: &Config, edge: &str) -> Result<(), String> {
+/// What is for a person, and not part of a JSON report.
+fn say(json: bool, text: &str) {
+    match json {
+        true => eprintln!("{text}"),
+        false => println!("{text}"),
+    }
+}
+
+async fn train_and_ask(config: &Config, edge: &str, json: bool) -> Result<(), String> {
     let (profile, split) = (&config.link.profile, config.split());
-    let stages = config.model.stage_count();
-    println!(
-        "training {} split at {split} of {stages} across {profile}",
-        config.model.family_name()
-    );
+    let (model, stages) = (config.model.family_name(), config.model.stage_count());
+    say(json, &format!("training {model} split at {split} of {stages} across {profile}"));
     let outcome = train::train(config, &train::Options::default()).await?;
-    println!("{}", summary(&outcome));
+    say(json, &summary(&outcome));
     let mut client = EdgeClient::connect(edge, &config.edge.model_name).await?;
     await_version(&mut client, &outcome).await?;
-    print!("\n{}", client.evaluate(config).await?.render(config));
+    let evaluation = client.evaluate(config).await?;
+    match json {
+        true => println!("{}", report(config, &outcome, &evaluation)),
+        false => print!("\n{}", evaluation.render(config)),
+    }
     Ok(())
+}
+
+/// All of it for programs.
+fn report(config: &Config, outcome: &Outcome, evaluation: &Evaluation) -> serde_json::Value {
+    serde_json::json!({
+        "model": config.model.family_name(),
+        "stages": config.model.stage_count(),
+        "split_point": config.split(),
+        "link": config.link.profile,
+        "training": outcome.json(),
+        "evaluation": evaluation.json(),
+    })
 }
 
 /// A run in two lines.

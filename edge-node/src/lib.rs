@@ -35,6 +35,7 @@ pub mod generate;
 mod group;
 pub mod infer;
 pub mod inspect;
+mod jsonl;
 pub mod link;
 mod operations;
 pub mod optimize;

@@ -10,8 +10,9 @@ use std::{
 
 use cleave_shared::{
     codec::F32,
-    compute::{ComputeError, ComputePool},
+    compute::{ComputeError, ComputePool, Estimate},
     config::Config,
+    deadline::Deadline,
     model::{ModelError, ModelSpec},
     telemetry::trace,
     text::Tokenizer,
@@ -27,7 +28,7 @@ use crate::{
     deploy::Deployment,
     exits::Left,
     ports,
-    serve::{InferError, ModelInfo, Prediction, Predictor, Query, Timing},
+    serve::{InferError, InferRequest, ModelInfo, Prediction, Predictor, Query, Timing},
     stack::CloudCall,
 };
 
@@ -45,6 +46,8 @@ pub struct SplitPredictor {
     spare: Option<Spare>,
     /// Who learns from what the head takes.
     seen: Arc<Seen>,
+    /// What the way to the cloud and back and the tail take, without waiting for a thread there.
+    rest: Estimate,
 }
 
 /// The whole model, if it is at hand: it answers what the cloud leaves unanswered, or answers late.
@@ -63,7 +66,8 @@ impl SplitPredictor {
         tokenizer: Option<Tokenizer>,
     ) -> Self {
         let seen = Arc::default();
-        Self { config, current, pool, cloud, tokenizer, spare: None, seen }
+        let rest = Estimate::default();
+        Self { config, current, pool, cloud, tokenizer, spare: None, seen, rest }
     }
 
     /// Tells this what the head takes.
@@ -95,13 +99,27 @@ impl SplitPredictor {
         })
     }
 
+    /// By when the head has to be done. What the rest usually leaves is for waiting, half of it here and half in the cloud:
+    /// a head that leaves nothing for the tail's turn would be computed in vain.
+    fn head_by(&self, deployed: &Deployment, deadline: Option<Deadline>) -> Option<Deadline> {
+        let deadline = deadline?;
+        if deployed.is_whole() {
+            return Some(deadline);
+        }
+        let left = deadline.left();
+        // Not more than half, however bad the link has been of late.
+        let rest = self.rest.upper().min(left / 2);
+        Some(Deadline::after((left - rest) / 2))
+    }
+
     /// The head's output, and the bytes of the model's output that belongs to it.
     async fn head(
         &self,
         deployed: Arc<Deployment>,
-        query: Query,
-        exits: bool,
+        request: InferRequest,
     ) -> Result<Head, InferError> {
+        let InferRequest { query, exits, deadline } = request;
+        let by = self.head_by(&deployed, deadline);
         let exits = if exits { deployed.exits.clone() } else { Arc::default() };
         let threshold = self.config.exits.threshold;
         let (spec, tokenizer) = (self.config.model.clone(), self.tokenizer.clone());
@@ -131,7 +149,7 @@ impl SplitPredictor {
             let encode_ms = scale * ms_since(begin);
             Ok(Head { result, left, output_bytes, queue_ms, head_ms, encode_ms })
         };
-        self.pool.run(job).await.map_err(compute_error)?
+        self.pool.run_by(by, job).await.map_err(compute_error)?
     }
 
     /// What this query sends across the cut, as the cloud decodes it; nothing is sent.
@@ -155,19 +173,13 @@ impl SplitPredictor {
         self.pool.run(job).await.map_err(compute_error)?
     }
 
-    async fn tail(
-        &self,
-        deployed: &Deployment,
-        activation: Vec<v1::Tensor>,
-        output_bytes: usize,
-        timing: &mut Timing,
-    ) -> Result<NamedTensors, InferError> {
-        let agreement = deployed.agreement.clone();
-        let call = InferCall { agreement, activation, output_bytes };
+    async fn tail(&self, call: InferCall, timing: &mut Timing) -> Result<NamedTensors, InferError> {
         let begin = Instant::now();
         let answer = self.cloud.clone().oneshot(call).await;
         let InferAnswer { reply, uplink_ms, downlink_ms } =
             answer.map_err(|e| cloud_error(&self.config.edge.cloud, e))?;
+        let waited = Duration::try_from_secs_f64(reply.queue_ms / 1e3).unwrap_or_default();
+        self.rest.observe(begin.elapsed().saturating_sub(waited));
         trace::record("uplink", ms_since(begin), uplink_ms);
         trace::record("downlink", downlink_ms, downlink_ms);
         timing.uplink_ms = uplink_ms;
@@ -203,21 +215,29 @@ impl Predictor for SplitPredictor {
         self.current.borrow().is_some()
     }
 
-    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
+    async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
+        let own = Deadline::after(Duration::from_millis(self.config.edge.deadline_ms));
+        let client = request.deadline;
+        let deadline = Some(client.map_or(own, |client| client.min(own)));
         let deployed = self.deployed()?;
         let Some((spare, patience)) = self.spare(&deployed) else {
-            return self.predict_on(deployed, query, exits, None).await;
+            let request = InferRequest { deadline, ..request };
+            return self.predict_on(deployed, request, None).await;
         };
         let (sent, leaves) = oneshot::channel();
         let failed = Notify::new();
-        let with_cloud = pin!(self.predict_on(deployed, query.clone(), exits, Some(sent)));
+        let split = InferRequest { deadline, ..request.clone() };
+        let with_cloud = pin!(self.predict_on(deployed, split, Some(sent)));
         let here = pin!(async {
             future::select(pin!(late(leaves, patience)), pin!(failed.notified())).await;
-            self.predict_on(spare, query, exits, None).await
+            // Nobody else is left to answer: better late than not at all, as long as the client waits.
+            self.predict_on(spare, request, None).await
         });
         // Whoever has an answer first gives it; an error of one is no reason not to wait for the other.
         match future::select(with_cloud, here).await {
-            Either::Left((Err(InferError::Unavailable(why) | InferError::Deadline(why)), here)) => {
+            Either::Left((Err(InferError::Unavailable(why) | InferError::Deadline(why)), here))
+                if client.is_none_or(|client| !client.left().is_zero()) =>
+            {
                 tracing::debug!("answered by the whole model here: {why}");
                 metrics::counter!("cleave_fallbacks_total").increment(1);
                 failed.notify_one();
@@ -240,16 +260,16 @@ async fn late(leaves: oneshot::Receiver<()>, patience: Duration) {
 }
 
 impl SplitPredictor {
-    /// `sent` is told when the activation leaves.
+    /// The cloud's answer is awaited until the request's deadline; `sent` is told when the activation leaves.
     async fn predict_on(
         &self,
         deployed: Arc<Deployment>,
-        query: Query,
-        exits: bool,
+        request: InferRequest,
         sent: Option<oneshot::Sender<()>>,
     ) -> Result<Prediction, InferError> {
+        let deadline = request.deadline;
         let Head { result, left, output_bytes, queue_ms, head_ms, encode_ms } =
-            self.head(deployed.clone(), query, exits).await?;
+            self.head(deployed.clone(), request).await?;
         trace::record_parts(&[("queue", queue_ms), ("head", head_ms), ("encode", encode_ms)]);
         let mut timing = Timing { head_ms, ..Timing::default() };
         if left.is_none() {
@@ -261,7 +281,9 @@ impl SplitPredictor {
             HeadResult::Sent(activation) => {
                 timing.encode_ms = encode_ms;
                 let _ = sent.map(|sent| sent.send(()));
-                self.tail(&deployed, activation, output_bytes, &mut timing).await
+                let agreement = deployed.agreement.clone();
+                let call = InferCall { agreement, activation, output_bytes, deadline };
+                self.tail(call, &mut timing).await
             }
         };
         let (output, exits) = match left {
@@ -326,7 +348,9 @@ fn ms_since(begin: Instant) -> f64 {
 
 pub(crate) fn compute_error(error: ComputeError) -> InferError {
     match error {
-        ComputeError::Busy { .. } => InferError::Busy(error.to_string()),
+        ComputeError::Busy { .. } | ComputeError::Late { .. } => {
+            InferError::Busy(error.to_string())
+        }
         ComputeError::Panicked(_) => InferError::Internal(error.to_string()),
     }
 }
@@ -349,7 +373,7 @@ fn cloud_error(address: &str, error: BoxError) -> InferError {
     }
     if error.is::<tower::timeout::error::Elapsed>() {
         return InferError::Deadline(format!(
-            "the cloud at {address} did not answer within edge.deadline_ms"
+            "the cloud at {address} did not answer within edge.deadline_ms or the client's deadline"
         ));
     }
     let Some(status) = error.downcast_ref::<tonic::Status>() else {
@@ -369,5 +393,81 @@ pub(crate) fn status_error(address: &str, status: &tonic::Status) -> InferError 
             InferError::Unavailable(text)
         }
         _ => InferError::Internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use cleave_shared::{
+        checkpoint::WeightsId,
+        codec,
+        compute::Machine,
+        model::{SeededWeights, Segment},
+        tensor::HostTensor,
+    };
+    use tower::{service_fn, timeout::error::Elapsed, util::BoxCloneSyncService};
+
+    use super::*;
+    use crate::deploy::Target;
+
+    fn deployed(config: &Config, split: usize) -> Current {
+        let weights = WeightsId::Seed(7);
+        let head = Segment::build(&config.model, 0..split, &mut SeededWeights(7), false).unwrap();
+        let deployment = Deployment {
+            stages: config.model.stage_count(),
+            head: Arc::new(head),
+            exits: Arc::default(),
+            codec: codec::by_name("f32").unwrap(),
+            agreement: config.agreement(split, &weights.to_string()),
+            bound: true.into(),
+            normalisation: Vec::new(),
+            target: Target { split, codec: "f32".into(), weights },
+        };
+        watch::channel(Some(Arc::new(deployment))).1
+    }
+
+    /// Asks a cloud that is never in time, with the whole model to fall back on. Until when the cloud was awaited,
+    /// and where the model was split for the answer.
+    async fn asked(client: Option<Deadline>) -> (Deadline, Result<usize, InferError>) {
+        let config = Config::default();
+        let awaited = Arc::new(Mutex::new(None));
+        let note = awaited.clone();
+        let cloud = BoxCloneSyncService::new(service_fn(move |call: InferCall| {
+            *note.lock().unwrap() = call.deadline;
+            future::ready(Err::<InferAnswer, BoxError>(Elapsed::new().into()))
+        }));
+        let (pool, split) = (ComputePool::new(1, 4, Machine::new(1)), deployed(&config, 2));
+        let whole = deployed(&config, config.model.stage_count());
+        let predictor = SplitPredictor::new(config, split, pool, cloud, None)
+            .with_spare(whole, watch::channel(None).1);
+        let input = HostTensor::from_f32(vec![1, 1, 8, 8], &[0.5; 64]);
+        let query = Query::Tensors(vec![("input".into(), input)]);
+        let request = InferRequest { deadline: client, ..query.into() };
+        let answer = predictor.predict(request).await.map(|prediction| prediction.split_point);
+        let until = awaited.lock().unwrap().expect("the cloud was asked");
+        (until, answer)
+    }
+
+    #[tokio::test]
+    async fn the_cloud_is_awaited_until_the_earlier_deadline() {
+        let whole = Config::default().model.stage_count();
+        let own = Duration::from_millis(Config::default().edge.deadline_ms);
+        for client in [None, Some(Deadline::after(60 * own))] {
+            let (until, answer) = asked(client).await;
+            assert!(until.left() <= own);
+            assert_eq!(answer, Ok(whole));
+        }
+        let client = Deadline::after(own * 9 / 10);
+        assert_eq!(asked(Some(client)).await, (client, Ok(whole)));
+    }
+
+    #[tokio::test]
+    async fn the_whole_model_does_not_begin_for_a_client_that_has_stopped_waiting() {
+        let client = Deadline::after(Duration::ZERO);
+        let (until, answer) = asked(Some(client)).await;
+        assert_eq!(until, client);
+        assert!(matches!(answer, Err(InferError::Deadline(_))), "{answer:?}");
     }
 }

@@ -75,8 +75,9 @@ impl SplitModel {
                     agreement: self.agreement.clone(),
                     activation: wire::encode(activation, self.codec.as_ref()),
                     output_bytes: samples * self.output,
+                    deadline: None,
                 };
-                let answer = self.cloud.infer(call, None).await;
+                let answer = self.cloud.infer(call).await;
                 let answer = answer.map_err(|s| explain(self.cloud.address(), &s))?;
                 wire::decode(answer.reply.output, &F32)
                     .map_err(|e| format!("the cloud's answer: {e}"))?

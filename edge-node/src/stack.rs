@@ -21,7 +21,9 @@ use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     adapt::{Adapter, ObserveLayer, Seen},
-    cloud::{Again, BreakerLayer, CloudClient, FailoverLayer, InferAnswer, InferCall},
+    cloud::{
+        Again, BreakerLayer, CloudClient, DeadlineLayer, FailoverLayer, InferAnswer, InferCall,
+    },
     deploy::Deployer,
     generate::SplitGenerator,
     operations::Operations,
@@ -44,8 +46,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where another cloud can take over, silence may last for these parts of a request's deadline, so that it is answered
 /// in time.
 const SILENCE: u64 = 4;
-/// The cloud leaves a request this much later than the edge does.
-const GRACE: Duration = Duration::from_millis(100);
 /// What a client may take for sending one request: a batch of images over a slow mobile network.
 const UPLOAD: Duration = Duration::from_secs(60);
 /// Calls at once on one connection of a client.
@@ -60,7 +60,7 @@ pub type CloudCall = BoxCloneSyncService<InferCall, InferAnswer, BoxError>;
 /// broke; to the next of several.
 fn channel(config: &Config, link: &Link, clouds: &[String]) -> Result<Channel, String> {
     let files = config.security.files();
-    let allowed = config.security.allows(Plaintext::Link);
+    let allowed = &config.security.plaintext;
     let mut uris = Vec::with_capacity(clouds.len());
     for cloud in clouds {
         let uri: Uri = cloud.parse().map_err(|e| format!("edge.cloud: {cloud}: {e}"))?;
@@ -114,10 +114,9 @@ fn client_of(config: &Config, link: &Link, clouds: &[String]) -> Result<CloudCli
 
 /// Inference calls to the cloud.
 pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> CloudCall {
-    let deadline = Duration::from_millis(config.edge.deadline_ms);
     let call = tower::service_fn(move |call| {
         let client = client.clone();
-        async move { client.infer(call, Some(deadline + GRACE)).await }
+        async move { client.infer(call).await }
     });
     let stack = ServiceBuilder::new()
         // Outermost: what finds no room below is refused at once instead of queueing.
@@ -128,8 +127,8 @@ pub fn cloud_call(config: &Config, client: CloudClient, seen: Arc<Seen>) -> Clou
         .layer(ObserveLayer::new(seen))
         // A cloud that is gone is not waited for by each.
         .layer(BreakerLayer::default())
-        // A request's time begins when it leaves, and has room for all its tries.
-        .timeout(deadline)
+        // What was left of a request's time when it left has room for all its tries.
+        .layer(DeadlineLayer)
         .retry(Again::new(config.edge.retries))
         .service(call);
     BoxCloneSyncService::new(stack)
@@ -288,9 +287,9 @@ async fn door(
     address: SocketAddr,
     alpn: &'static [u8],
 ) -> Result<Listener, String> {
-    let (identity, allowed) =
-        (config.security.clients.identity(), config.security.allows(Plaintext::Clients));
-    security::check_listen(key, address, identity.is_some(), allowed, "clients")?;
+    let identity = config.security.clients.identity();
+    let (secret, allowed) = (identity.is_some(), &config.security.plaintext);
+    security::check_listen(key, address, secret, Plaintext::Clients, allowed)?;
     let tls = identity.map(|identity| security::public_server(identity, alpn)).transpose();
     let tls = tls.map_err(|e| format!("[security.clients] {e}"))?;
     Ok(Listener::new(listen(key, address).await?, tls.map(Arc::new)))

@@ -6,7 +6,7 @@ use std::{cell::RefCell, sync::Arc};
 use axum::{Router, body::Body, http::Request};
 use cleave_shared::{model::Port, tensor::HostTensor};
 use edge_node::serve::{
-    InferError, ModelInfo, Prediction, Predictor, Query, Timing, rest_router,
+    InferError, InferRequest, ModelInfo, Prediction, Predictor, Query, Timing, rest_router,
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
@@ -41,8 +41,8 @@ impl Predictor for Zeros {
         true
     }
 
-    async fn predict(&self, query: Query, _: bool) -> Result<Prediction, InferError> {
-        let batch = match &query {
+    async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
+        let batch = match &request.query {
             Query::Tensors(tensors) => tensors[0].1.shape()[0],
             Query::Texts(texts) => texts.len(),
         };

@@ -8,7 +8,7 @@ use cleave_shared::{
         LenetSpec, LoadedWeights, LossKind, MlpSpec, ModelError, ModelSpec, OptimizerSpec,
         ParamSpec, SeededWeights, Segment, Weights,
     },
-    tensor::HostTensor,
+    tensor::{self, HostTensor},
     wire::{self, NamedTensors},
 };
 use rand::{RngExt, SeedableRng};
@@ -62,6 +62,23 @@ fn split_inference_is_unsplit_inference_bit_for_bit() {
                 let output = shipped(tail.infer(&shipped(activation)).unwrap());
                 assert_eq!(output, expected, "{} split at {split}", spec.family_name());
             }
+        }
+    }
+}
+
+#[test]
+fn an_answer_depends_on_its_batch_by_rounding_alone() {
+    for spec in models() {
+        let whole = segment(&spec, 0..spec.stage_count(), false);
+        let (input, _) = batch(7, 1);
+        let expected = whole.infer(&input).unwrap().remove(0).1;
+        for parts in [vec![1; 7], vec![2, 5], vec![3, 1, 3]] {
+            let apart = tensor::batch::split(&input[0].1, &parts).unwrap().into_iter();
+            let outputs: Vec<_> =
+                apart.map(|x| whole.infer(&vec![("x".into(), x)]).unwrap().remove(0).1).collect();
+            let together = tensor::batch::join(&outputs.iter().collect::<Vec<_>>()).unwrap();
+            let what = format!("{} as {parts:?}", spec.family_name());
+            assert_close(&what, &together.to_f32().unwrap(), &expected.to_f32().unwrap());
         }
     }
 }

@@ -200,6 +200,23 @@ def check_link(page):
     page.until("a prediction", lambda: page.script("return document.querySelectorAll('#splits .predicted').length") > 0)
 
 
+# Of each live chart its title, and the length of what is drawn in it.
+LIVE = """
+return [...document.querySelectorAll('#live .chart')].map((chart) => [chart.querySelector('h3').textContent,
+  [...chart.querySelectorAll('polyline, path')].reduce((sum, line) => sum + line.getTotalLength(), 0)]);
+"""
+
+
+def check_live(page):
+    """Each has a line: after two seconds and some requests there are two points to each."""
+    try:
+        page.until("a line in each live chart", lambda: all(length > 0 for _, length in page.script(LIVE)))
+    finally:
+        charts = page.script(LIVE)
+        print("live:", {title: round(length) for title, length in charts})
+    assert len(charts) == 6, charts
+
+
 # Everything that has a text of its own: where it is, whether its box shows all of it.
 TEXTS = """
 const found = [];
@@ -220,8 +237,11 @@ while (walker.nextNode()) {
     for (let at = own; at && at !== document.body; at = at.parentElement) {
       const around = at.getBoundingClientRect();
       const style = getComputedStyle(at);
-      if (style.overflowX !== 'visible' && (box.right > around.right + 1 || box.left < around.left - 1)) hidden = true;
-      if (at.matches('.card, .node, button, svg') && (box.right > around.right + 1 || box.left < around.left - 1)) hidden = true;
+      const frame = at.matches('.card, .node, button, svg');
+      const across = box.right > around.right + 1 || box.left < around.left - 1;
+      const down = box.bottom > around.bottom + 1 || box.top < around.top - 1;
+      if (across && (frame || style.overflowX !== 'visible')) hidden = true;
+      if (down && (frame || style.overflowY !== 'visible')) hidden = true;
     }
     found.push({ text: node.textContent.trim().slice(0, 60), hidden,
       box: [box.left, box.top + scrollY, box.right, box.bottom + scrollY] });
@@ -279,6 +299,7 @@ def main():
         check_read_only(page)
         admit(page, token_file.read_text().strip())
         check_link(page)
+        check_live(page)
         check_moving(page)
         page.draw(DIGITS[3])
         assert page.answered() == 3

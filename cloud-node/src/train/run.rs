@@ -4,8 +4,8 @@ use std::{collections::HashMap, time::Instant};
 
 use cleave_shared::{
     checkpoint::TrainingRun,
-    codec::{Sender, SharedCodec, of_what_was_sent},
-    model::{ForwardPass, LossPass, ModelError, Segment, Side, Update},
+    codec::{LeftOut, Sender, SharedCodec, of_what_was_sent},
+    model::{ForwardPass, LossPass, ModelError, Segment, Side, StageState, Update},
     session::{Commitment, Holdings, Ledger, OutOfOrder, Source, TrainingSpec, agree},
     tensor::HostTensor,
     wire::{self, NamedTensors, v1},
@@ -29,6 +29,8 @@ pub struct Run {
     /// Taken by the compute thread during a step; gone for good if that thread panicked.
     own: Option<Own>,
     ledger: Ledger,
+    /// The step whose state was read from the disk or written to it last.
+    kept: u64,
     /// Micro-batches of the step that is being prepared which are at the edge's last stages, by number.
     passes: HashMap<u32, Waiting>,
     /// Number of the stream that opened it last; an older one has lost the run.
@@ -111,9 +113,9 @@ pub async fn open(
         let left_out = half.left_out(resume.step).map_err(library_status)?;
         let gradients = Sender::new(gradient, left_out);
         let own = Some(Own { tail, activation_codec: activation, gradients });
-        let ledger = Ledger::at(resume.step);
+        let (ledger, kept) = (Ledger::at(resume.step), resume.step);
         let passes = HashMap::new();
-        Ok((Some(Run { half, own, ledger, passes, owner }), resume))
+        Ok((Some(Run { half, own, ledger, kept, passes, owner }), resume))
     })
     .await?;
     if restored.is_some() {
@@ -323,11 +325,9 @@ impl Run {
             let text = format!("checkpoint of step {id}, but the run is at step {live}");
             return Err(Status::aborted(text));
         }
-        let own = self.own.as_ref().ok_or_else(broken)?;
-        let state = own.tail.state().map_err(model_status)?;
-        let left_out = own.gradients.left_out();
+        let (state, left_out) = self.state()?;
         let (half, keep) = (self.half.clone(), shared.keep_checkpoints);
-        blocking(move || {
+        let done = blocking(move || {
             let store = half.library.store();
             let of_edge = asked.held.into_iter().collect();
             let written = half.write(id, state, left_out);
@@ -336,7 +336,37 @@ impl Run {
             let held = store.steps(&half.id).into_iter().collect();
             Ok(v1::TrainCheckpointed { id, held, problem })
         })
-        .await
+        .await?;
+        if done.problem.is_empty() {
+            self.kept = id;
+        }
+        Ok(done)
+    }
+
+    /// Whether the edge may have taken a step more, whose commit is then on its way.
+    pub fn awaits_commit(&self) -> bool {
+        self.ledger.is_prepared()
+    }
+
+    /// Writes this half of the step that was committed last, since the process ends; gives that step. Whether the
+    /// edge can use it is for the two to find out when they meet again, so that nothing is removed.
+    pub async fn keep(&mut self) -> Result<u64, Status> {
+        let step = self.ledger.live();
+        // What is on disk already would be missing for a moment; step 0 is the seed's.
+        if step == self.kept {
+            return Ok(step);
+        }
+        let (state, left_out) = self.state()?;
+        let half = self.half.clone();
+        blocking(move || half.write(step, state, left_out).map_err(store_status)).await?;
+        self.kept = step;
+        Ok(step)
+    }
+
+    /// What a checkpoint is made of. Of the step that is being prepared it has nothing.
+    fn state(&self) -> Result<(Vec<StageState>, LeftOut), Status> {
+        let own = self.own.as_ref().ok_or_else(broken)?;
+        Ok((own.tail.state().map_err(model_status)?, own.gradients.left_out()))
     }
 
     /// Has a compute thread work on the tail.

@@ -1,15 +1,21 @@
 //! The conversation with one edge about one run.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use cleave_shared::wire::{
     self, Frames, Sequence,
     v1::{self, train_reply::Kind as Reply},
 };
-use tokio::sync::{MappedMutexGuard, MutexGuard, mpsc};
+use tokio::{
+    sync::{MappedMutexGuard, MutexGuard, mpsc, watch},
+    time::timeout,
+};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -21,6 +27,9 @@ use super::{
 
 /// Numbers streams, so that a run knows which one opened it last.
 static STREAMS: AtomicU64 = AtomicU64::new(1);
+/// How long a node that ends waits for the commit of a step that is prepared: a way down, the edge's backward pass and
+/// a way up, and half of the time that `stack` gives it in all, so that the other half is there for the disk.
+const LAST_COMMIT: Duration = Duration::from_secs(4);
 
 pub struct Conversation {
     shared: Arc<Shared>,
@@ -76,10 +85,9 @@ impl Conversation {
         let mut ended = self.shared.ended.clone();
         loop {
             let request = tokio::select! {
+                biased;
+                () = told(&mut ended) => return Err(self.end().await),
                 request = self.requests.recv() => request,
-                _ = ended.wait_for(|ended| *ended) => {
-                    return Err(Status::unavailable("the cloud is ending; open the run again"));
-                }
             };
             let Some(request) = request else {
                 // A deliberate end, unlike a broken connection: the run is not resumed from memory.
@@ -91,6 +99,39 @@ impl Conversation {
                     return Ok(Hangup);
                 }
             }
+        }
+    }
+
+    /// The last word of a node that ends. What the tail has come to is on disk by then, so that the edge, which
+    /// stays where it is, finds it again after the restart.
+    async fn end(&mut self) -> Status {
+        match self.keep().await {
+            Ok(step) => tracing::info!(run = self.run_id, step, "kept"),
+            Err(status) => tracing::warn!(run = self.run_id, %status, "not kept"),
+        }
+        Status::unavailable("the cloud is ending; open the run again")
+    }
+
+    /// Edge and tail are at the same step but for one case: a step that is prepared, which the edge has taken and
+    /// this node has not. So its commit is awaited; without it, the step before is what is kept.
+    async fn keep(&mut self) -> Result<u64, Status> {
+        let awaits_commit = self.run_of_mine().await?.awaits_commit();
+        let commit = match awaits_commit {
+            true => self.last_commit().await,
+            false => None,
+        };
+        let mut run = self.run_of_mine().await?;
+        if let Some(commit) = commit {
+            run.commit(commit, &self.shared).await?;
+        }
+        run.keep().await
+    }
+
+    /// The next message, if it is a commit and comes in time. Any other says that the edge has not taken the step.
+    async fn last_commit(&mut self) -> Option<v1::TrainCommit> {
+        match timeout(LAST_COMMIT, self.requests.recv()).await {
+            Ok(Some(Ok(Request::Commit(commit)))) => Some(commit),
+            _ => None,
         }
     }
 
@@ -144,6 +185,11 @@ impl Conversation {
             .filter(|run| run.belongs_to(self.number))
             .ok_or_else(|| Status::aborted("another stream has opened this run"))
     }
+}
+
+/// Completes when the node is asked to end.
+async fn told(ended: &mut watch::Receiver<bool>) {
+    let _ = ended.wait_for(|ended| *ended).await;
 }
 
 /// Numbered when it is sent.

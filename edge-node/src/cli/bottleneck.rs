@@ -3,11 +3,13 @@
 use clap::{Args, Subcommand};
 use cleave_shared::config::Config;
 
+use super::examples;
 use crate::{bottleneck, demo};
 
 #[derive(Subcommand)]
 pub enum BottleneckCommand {
     /// Trains an encoder here and a decoder in the cloud for a trained model, which stays as it is
+    #[command(after_help = examples::BOTTLENECK)]
     Train(TrainArgs),
 }
 

@@ -3,14 +3,16 @@
 use clap::{Args, Subcommand};
 use cleave_shared::config::Config;
 
-use super::steps::PartName;
+use super::{examples, steps::PartName};
 use crate::exits;
 
 #[derive(Subcommand)]
 pub enum ExitsCommand {
     /// Trains exits behind stages of a trained model, which stays as it is
+    #[command(after_help = examples::EXITS_TRAIN)]
     Train(TrainArgs),
     /// Shows accuracy, and how many samples leave, at each threshold
+    #[command(after_help = examples::EXITS_REPORT)]
     Report(ReportArgs),
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use cleave_shared::config::Config;
 
+use super::examples;
 use crate::optimize::{adapter, prune, quantize};
 
 #[derive(Args)]
@@ -45,6 +46,7 @@ enum PruneMethod {
 #[derive(Subcommand)]
 pub enum AdapterCommand {
     /// Writes the adapters of a run: adapter_config.json and adapter_model.safetensors
+    #[command(after_help = examples::ADAPTER_EXPORT)]
     Export {
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
@@ -56,6 +58,7 @@ pub enum AdapterCommand {
         prefix: String,
     },
     /// Makes a run of a folder's adapters and deploys it
+    #[command(after_help = examples::ADAPTER_IMPORT)]
     Import {
         #[arg(long, value_name = "FOLDER")]
         from: PathBuf,

@@ -120,7 +120,7 @@ pub fn prepare(config: &Config, args: PrepareArgs) -> Result<(), String> {
 pub async fn train(config: &Config, args: TrainArgs) -> Result<(), String> {
     let TrainArgs { run, resume, no_deploy, edge, json } = args;
     let options = train::Options { run, resume, no_deploy, data_of: None, edge };
-    let outcome = train::train(config, &options).await?;
+    let outcome = train::train_until_asked(config, &options).await?;
     match json {
         true => println!("{}", outcome.json()),
         false => println!("{}", demo::summary(&outcome)),

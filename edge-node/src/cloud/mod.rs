@@ -2,6 +2,7 @@
 
 mod breaker;
 mod clock;
+mod deadline;
 mod error;
 mod failover;
 mod retry;
@@ -11,12 +12,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use cleave_shared::{
     checkpoint::AdapterBase,
     codec::F32,
+    deadline::Deadline,
     profile::{self, ComputeProfile},
     security::Credentials,
     telemetry::trace,
@@ -37,7 +39,8 @@ use tonic::{
 
 use self::clock::ClockOffset;
 pub use self::{
-    breaker::BreakerLayer, clock::Exchange, error::explain, failover::FailoverLayer, retry::Again,
+    breaker::BreakerLayer, clock::Exchange, deadline::DeadlineLayer, error::explain,
+    failover::FailoverLayer, retry::Again,
 };
 
 /// Largest set of weights that is fetched, bytes; a limit against a broken peer, not a size.
@@ -83,6 +86,8 @@ pub struct InferCall {
     pub activation: Vec<v1::Tensor>,
     /// Bytes of the output that is expected.
     pub output_bytes: usize,
+    /// When the answer is of no use any more, if ever.
+    pub deadline: Option<Deadline>,
 }
 
 /// What the cloud says when it agrees.
@@ -154,29 +159,20 @@ impl CloudClient {
         self.shared.lost.notified().await;
     }
 
-    /// Runs the tail on one activation, in one message or in chunks, whichever its size needs. The cloud may leave
-    /// it after `deadline`, if there is one.
-    pub async fn infer(
-        &self,
-        call: InferCall,
-        deadline: Option<Duration>,
-    ) -> Result<InferAnswer, Status> {
-        let answer = self.try_infer(call, deadline).await;
+    /// Runs the tail on one activation, in one message or in chunks, whichever its size needs.
+    pub async fn infer(&self, call: InferCall) -> Result<InferAnswer, Status> {
+        let answer = self.try_infer(call).await;
         if answer.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
             self.shared.lost.notify_one();
         }
         answer
     }
 
-    async fn try_infer(
-        &self,
-        call: InferCall,
-        deadline: Option<Duration>,
-    ) -> Result<InferAnswer, Status> {
+    async fn try_infer(&self, call: InferCall) -> Result<InferAnswer, Status> {
         let bytes: usize = call.activation.iter().map(|t| t.data.len()).sum();
         let in_one = bytes.max(call.output_bytes) <= wire::CHUNK_BYTES;
         let limit = call.output_bytes;
-        let InferCall { agreement, activation, .. } = call;
+        let InferCall { agreement, activation, deadline, .. } = call;
         let request = v1::InferRequest { agreement: Some(agreement), activation };
         let sent_ns = self.now_ns();
         let reply = if in_one {
@@ -199,7 +195,7 @@ impl CloudClient {
         &self,
         request: v1::InferRequest,
         limit: usize,
-        deadline: Option<Duration>,
+        deadline: Option<Deadline>,
     ) -> Result<v1::InferReply, Status> {
         use v1::{infer_part::Kind, infer_reply_part::Kind as Out};
         let parts = wire::send(request, |r| v1::InferPart { kind: Some(Kind::Request(r)) });
@@ -324,10 +320,10 @@ impl CloudClient {
 }
 
 /// A request that says by when its answer is of use (`grpc-timeout`).
-fn within<T>(deadline: Option<Duration>, message: T) -> Request<T> {
+fn within<T>(deadline: Option<Deadline>, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(deadline) = deadline {
-        request.set_timeout(deadline);
+        request.set_timeout(deadline.left());
     }
     request
 }

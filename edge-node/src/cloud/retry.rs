@@ -81,7 +81,12 @@ mod tests {
     use super::*;
 
     fn call() -> InferCall {
-        InferCall { agreement: Default::default(), activation: Vec::new(), output_bytes: 0 }
+        InferCall {
+            agreement: Default::default(),
+            activation: Vec::new(),
+            output_bytes: 0,
+            deadline: None,
+        }
     }
 
     /// Calls a cloud that fails so often with this code; whether it went well, and how often it was asked.

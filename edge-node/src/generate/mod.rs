@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use cleave_shared::{
     compute::ComputePool,
     config::Config,
-    generate::{Limits, Sampler, SessionError, SessionTable},
+    generate::{Limits, Sampler, SessionError, SessionTable, Share},
     model::ModelSpec,
 };
 use tokio::sync::mpsc;
@@ -52,7 +52,9 @@ impl SplitGenerator {
     pub fn new(config: &Config, current: Current, pool: ComputePool, cloud: CloudClient) -> Self {
         let edge = &config.edge;
         let idle = Duration::from_secs(edge.session_idle_s);
-        let limits = Limits { sessions: edge.max_sessions, bytes: edge.max_cache_bytes, idle };
+        // An edge does not tell its clients apart.
+        let (sessions, bytes, each) = (edge.max_sessions, edge.max_cache_bytes, Share::default());
+        let limits = Limits { sessions, bytes, each, idle };
         let shared = Shared {
             spec: config.model.clone(),
             address: edge.cloud.clone(),
@@ -120,7 +122,7 @@ impl Generator for SplitGenerator {
         let most = request.prompt.len() + tokens - 1;
         let reserve = self.shared.spec.cache_bytes(0..deployed.target.split, most);
         let id = format!("{:032x}", rand::random::<u128>());
-        let lease = self.sessions.open(&id, reserve).map_err(session_error)?;
+        let lease = self.sessions.open(&id, "", reserve).map_err(session_error)?;
         let begun = Chain::begin(self.shared.clone(), deployed, lease, sampler, most);
         let mut chain = begun.await?;
         // The prompt is computed here, so that what is wrong with the request is this call's error.

@@ -1,15 +1,13 @@
 //! What a process's edges did, as lines: of steps and rounds in `metrics.jsonl`, of rounds for the user.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Serialize;
 
-use crate::train::Validated;
+use crate::{jsonl::JsonLines, train::Validated};
 
 /// One step of one edge.
 #[derive(Debug, Clone, Serialize)]
@@ -36,12 +34,11 @@ enum Line<'a> {
 }
 
 pub struct Lines {
-    path: PathBuf,
     state: Mutex<State>,
 }
 
 struct State {
-    file: File,
+    lines: JsonLines,
     validated: Option<Validated>,
     /// Sum and count of losses since the last round that was validated.
     loss: (f64, u64),
@@ -51,17 +48,16 @@ impl Lines {
     /// `metrics.jsonl` in the run's folder, or `edge-I.jsonl` of one of several processes.
     pub fn open(dir: &Path, edge: Option<usize>) -> Result<Self, String> {
         let name = edge.map_or("metrics.jsonl".into(), |edge| format!("edge-{edge}.jsonl"));
-        let path = dir.join(name);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Self { path, state: Mutex::new(State { file, validated: None, loss: (0.0, 0) }) })
+        let lines = JsonLines::open(dir.join(name))?;
+        Ok(Self { state: Mutex::new(State { lines, validated: None, loss: (0.0, 0) }) })
     }
 
     pub fn step(&self, step: &Step) -> Result<(), String> {
         let mut state = self.state();
         state.loss.0 += f64::from(step.loss);
         state.loss.1 += 1;
-        self.write(&mut state, &Line::GroupStep(step))
+        state.lines.write(&Line::GroupStep(step))?;
+        Ok(())
     }
 
     pub fn validation(&self, rounds: u64, validated: Validated) -> Result<(), String> {
@@ -73,7 +69,7 @@ impl Lines {
             _ => format!("train loss {:.4}, ", sum / count as f64),
         };
         eprintln!("round {epoch}/{rounds}: {mean}validation loss {loss:.4}, {score}");
-        self.write(&mut state, &Line::Validation(&validated))?;
+        state.lines.write(&Line::Validation(&validated))?;
         state.validated = Some(validated);
         Ok(())
     }
@@ -83,14 +79,48 @@ impl Lines {
         self.state().validated
     }
 
-    fn write(&self, state: &mut State, line: &Line) -> Result<(), String> {
-        let mut text = serde_json::to_vec(line).expect("plain data");
-        text.push(b'\n');
-        // One write a line: a kill leaves whole lines, or one cut short.
-        state.file.write_all(&text).map_err(|e| format!("{}: {e}", self.path.display()))
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn step(step: u64) -> Step {
+        Step {
+            round: 1,
+            edge: 1,
+            step,
+            loss: 0.5,
+            accuracy: 0.25,
+            tail_ms: 1.0,
+            step_ms: 2.0,
+            uplink_bytes: 30,
+            downlink_bytes: 40,
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = Lines::open(dir.path(), Some(1)).unwrap();
+        (0..2).for_each(|i| lines.step(&step(i)).unwrap());
+        drop(lines);
+        let path = dir.path().join("edge-1.jsonl");
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}{{\"kind\":\"group-step\",\"rou")).unwrap();
+
+        Lines::open(dir.path(), Some(1)).unwrap().step(&step(2)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&whole), "{text}");
+        let parsed = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let steps: Vec<u64> = parsed.map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [0, 1, 2]);
     }
 }

@@ -51,7 +51,7 @@ pub async fn activation(
         return Err(InferError::BadInput("send the sample as JSON".into()));
     }
     let predictor = &shared.page.predictor;
-    let query = parse_request(&predictor.model(), body, None)?.query;
+    let query = parse_request(&predictor.model(), body, None)?.request.query;
     let samples = match &query {
         Query::Tensors(inputs) => inputs.first().and_then(|(_, t)| t.shape().first().copied()),
         Query::Texts(texts) => Some(texts.len()),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::Ledger;
-use crate::serve::{InferError, ModelInfo, Prediction, Predictor, Query};
+use crate::serve::{InferError, InferRequest, ModelInfo, Prediction, Predictor};
 
 /// Predicts as what it is around, and notes in a [`Ledger`] what it took.
 pub struct Observed<P> {
@@ -26,10 +26,10 @@ impl<P: Predictor> Predictor for Observed<P> {
         self.inner.ready()
     }
 
-    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
+    async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
         let begin = Instant::now();
         let entry = self.ledger.begin();
-        let outcome = self.inner.predict(query, exits).await;
+        let outcome = self.inner.predict(request).await;
         entry.ended(begin.elapsed().as_secs_f64() * 1e3, outcome.as_ref().ok());
         outcome
     }

@@ -316,7 +316,7 @@ async fn the_state_says_what_was_measured_and_that_the_cloud_is_gone() {
         Query::Tensors(vec![("input".into(), x)])
     };
     for _ in 0..3 {
-        whole.predictor.predict(query(), true).await.unwrap();
+        whole.predictor.predict(query().into()).await.unwrap();
     }
     let (status, state) = whole.get("/page/api/state").await;
     assert_eq!(status, 200);
@@ -338,7 +338,7 @@ async fn the_state_says_what_was_measured_and_that_the_cloud_is_gone() {
     assert!(cloud["problem"].as_str().unwrap().contains("127.0.0.1:1"), "{cloud}");
 
     let split = edge(2, "f32", false);
-    assert!(split.predictor.predict(query(), true).await.is_err());
+    assert!(split.predictor.predict(query().into()).await.is_err());
     let (_, state) = split.get("/page/api/state").await;
     assert_eq!(state["requests"]["failed"], json!(1));
 }

@@ -23,7 +23,7 @@ use crate::{
     ports,
     predict::SplitPredictor,
     profile::{choosable, known_or_measured},
-    serve::{Predictor, Query},
+    serve::{InferRequest, Predictor, Query},
     stack,
 };
 
@@ -224,12 +224,13 @@ impl Trial {
         let target = Target { split: choice.split, codec, ..target };
         let deployment = self.deployer.deploy(target).await?;
         self.deployed.send_replace(Some(Arc::new(deployment)));
+        let request = InferRequest { exits: false, ..self.query.clone().into() };
         let mut times = Vec::with_capacity(requests);
         for number in 0..WARM_UP + requests {
             // Users do not wait for the radio's slots: requests come at any phase of them.
             tokio::time::sleep(PAUSE * (number as u32 * 7 % 20)).await;
             let begin = Instant::now();
-            self.predictor.predict(self.query.clone(), false).await.map_err(|e| e.to_string())?;
+            self.predictor.predict(request.clone()).await.map_err(|e| e.to_string())?;
             if number >= WARM_UP {
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }

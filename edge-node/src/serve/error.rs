@@ -93,10 +93,9 @@ pub fn http_error(status: StatusCode, message: &str) -> Response {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_failure_has_its_code_and_status() {
+    fn table() -> [(InferError, Code, u16); 8] {
         let text = || "why".to_string();
-        let table = [
+        [
             (InferError::BadInput(text()), Code::InvalidArgument, 400),
             (InferError::TooLong(text()), Code::InvalidArgument, 400),
             (InferError::UnknownModel(text()), Code::NotFound, 404),
@@ -105,11 +104,25 @@ mod tests {
             (InferError::Unavailable(text()), Code::Unavailable, 503),
             (InferError::Deadline(text()), Code::DeadlineExceeded, 504),
             (InferError::Internal(text()), Code::Internal, 500),
-        ];
-        for (error, code, http) in table {
+        ]
+    }
+
+    #[test]
+    fn every_failure_has_its_code_and_status() {
+        for (error, code, http) in table() {
             assert_eq!(error.http_status().as_u16(), http);
             let status = Status::from(error);
             assert_eq!((status.code(), status.message()), (code, "why"));
+        }
+    }
+
+    #[test]
+    fn only_who_found_no_room_is_told_when_to_come_back() {
+        for (error, ..) in table() {
+            let wanted = matches!(error, InferError::Busy(_)).then_some("1000");
+            let status = Status::from(error.clone());
+            let told = status.metadata().get(PUSHBACK).map(|ms| ms.to_str().unwrap());
+            assert_eq!(told, wanted, "{error:?}");
         }
     }
 }

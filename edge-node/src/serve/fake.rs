@@ -1,11 +1,16 @@
 //! For tests: a predictor, each row of whose output is the sum and the first value of its sample, and its control.
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use axum::http::{HeaderMap, StatusCode, header};
-use cleave_shared::{model::Port, tensor::HostTensor};
+use cleave_shared::{deadline::Deadline, model::Port, tensor::HostTensor};
 
 use super::{
-    Control, Durations, ExitUse, Gate, InferError, InferenceStats, ModelInfo, Prediction,
-    Predictor, Query, Refused, Statistics, Timing,
+    Control, Durations, ExitUse, Gate, InferError, InferRequest, InferenceStats, ModelInfo,
+    Prediction, Predictor, Query, Refused, Statistics, Timing,
 };
 
 #[derive(Default)]
@@ -14,6 +19,18 @@ pub struct Fake {
     pub has_exits: bool,
     /// What every prediction fails with.
     pub failure: Option<InferError>,
+    pub waits: Waits,
+}
+
+/// How long the client of the last request still waited, if it said so.
+#[derive(Clone, Default)]
+pub struct Waits(Arc<Mutex<Option<Duration>>>);
+
+impl Waits {
+    /// Rounded up, so that it is what the client said, whatever the way here took.
+    pub fn minutes(&self) -> Option<u64> {
+        self.0.lock().unwrap().map(|left| left.as_secs().div_ceil(60))
+    }
 }
 
 pub fn info() -> ModelInfo {
@@ -52,7 +69,9 @@ impl Predictor for Fake {
         !self.down
     }
 
-    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
+    async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
+        let InferRequest { query, exits, deadline } = request;
+        *self.waits.0.lock().unwrap() = deadline.map(Deadline::left);
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Events, Generation, Generator, InferError, ModelInfo, Prediction, Predictor, Query};
+use super::{
+    Events, Generation, Generator, InferError, InferRequest, ModelInfo, Prediction, Predictor,
+};
 
 /// Open while the model is loaded; all clones are one gate.
 #[derive(Debug, Clone)]
@@ -57,9 +59,9 @@ impl<P: Predictor> Predictor for Gated<P> {
         self.gate.is_open() && self.inner.ready()
     }
 
-    async fn predict(&self, query: Query, exits: bool) -> Result<Prediction, InferError> {
+    async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
         self.gate.pass()?;
-        self.inner.predict(query, exits).await
+        self.inner.predict(request).await
     }
 }
 

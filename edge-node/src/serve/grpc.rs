@@ -6,6 +6,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use cleave_shared::{
+    deadline::Deadline,
     model::Port,
     tensor::{DType, HostTensor},
 };
@@ -13,11 +14,13 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Control, EXITS, ExitUse, Generator, InferError, ModelInfo, Prediction, Predictor, Query,
-    SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION,
+    Control, EXITS, ExitUse, Generator, InferError, InferRequest, ModelInfo, Prediction, Predictor,
+    Query, SERVER_EXTENSIONS, SERVER_NAME, SERVER_VERSION,
     control::grpc as control,
     grpc_stream,
-    request::{self, Contents, Stated, TEXT, TEXT_DTYPE, check_model, metadata_shape, shown},
+    request::{
+        self, Contents, Stated, TEXT, TEXT_DTYPE, TIMEOUT, check_model, metadata_shape, shown,
+    },
     text::TextService,
 };
 use crate::proto::inference::{
@@ -64,6 +67,26 @@ pub fn grpc_service<P: Predictor, G: Generator>(
         .max_decoding_message_size(max_message_bytes)
 }
 
+impl<P: Predictor, G: Generator> GrpcInference<P, G> {
+    /// Answers one request. `call`: when the client ends the call that it came in, if it says so.
+    pub(super) async fn infer(
+        &self,
+        mut request: ModelInferRequest,
+        call: Option<Deadline>,
+    ) -> Result<ModelInferResponse, InferError> {
+        let info = self.predictor.model();
+        let id = std::mem::take(&mut request.id);
+        request::check_id(&id)?;
+        let exits = allows_exits(&request.parameters)?;
+        let own = deadline(&request.parameters)?;
+        let (query, outputs) = parse(&info, request)?;
+        let deadline = [call, own].into_iter().flatten().min();
+        let request = InferRequest { query, exits, deadline };
+        let prediction = self.predictor.predict(request).await?;
+        Ok(reply(info, id, prediction, &outputs))
+    }
+}
+
 #[tonic::async_trait]
 impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
     type ModelStreamInferStream =
@@ -73,7 +96,7 @@ impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
         &self,
         requests: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let answers = grpc_stream::answers(self.clone(), requests.into_inner());
+        let answers = grpc_stream::answers(self.clone(), requests);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -124,12 +147,8 @@ impl<P: Predictor, G: Generator> GrpcInferenceService for GrpcInference<P, G> {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let (info, mut request) = (self.predictor.model(), request.into_inner());
-        let id = std::mem::take(&mut request.id);
-        let exits = allows_exits(&request.parameters)?;
-        let (query, outputs) = parse(&info, request)?;
-        let prediction = self.predictor.predict(query, exits).await?;
-        Ok(Response::new(reply(info, id, prediction, &outputs)))
+        let deadline = Deadline::of(request.metadata());
+        Ok(Response::new(self.infer(request.into_inner(), deadline).await?))
     }
 
     async fn model_config(
@@ -235,6 +254,16 @@ fn allows_exits(parameters: &HashMap<String, InferParameter>) -> Result<bool, In
         Some(Some(ParameterChoice::BoolParam(allowed))) => Ok(*allowed),
         Some(_) => Err(InferError::BadInput(format!("the parameter {EXITS} is not true or false"))),
     }
+}
+
+/// When the client stops waiting, if a parameter says so.
+fn deadline(parameters: &HashMap<String, InferParameter>) -> Result<Option<Deadline>, InferError> {
+    let Some(parameter) = parameters.get(TIMEOUT) else { return Ok(None) };
+    request::deadline(match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(micros)) => u64::try_from(micros).ok(),
+        Some(ParameterChoice::Uint64Param(micros)) => Some(micros),
+        _ => None,
+    })
 }
 
 /// Where the values of an input are: in raw_input_contents, or typed in the input itself.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use cleave_shared::tensor::HostTensor;
+use cleave_shared::{deadline::Deadline, tensor::HostTensor};
 use futures_util::stream;
 use tokio_stream::Stream;
 use tonic::{Request, Status, Streaming};
@@ -19,12 +19,12 @@ use super::{
     grpc_stream_request::{
         self as asked, Asked, LOGPROB_OUTPUT, Prompt, TEXT_OUTPUT, TOKEN_OUTPUT,
     },
+    request::check_id,
     text::{Piece, Pieces, TextRequest, reason},
 };
 use crate::proto::inference::{
     ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
-    grpc_inference_service_server::GrpcInferenceService, infer_parameter::ParameterChoice,
-    model_infer_response::InferOutputTensor,
+    infer_parameter::ParameterChoice, model_infer_response::InferOutputTensor,
 };
 
 /// Triton's mark of the last response to a request.
@@ -35,9 +35,11 @@ type Answer = Result<ModelStreamInferResponse, Status>;
 /// Answers the requests in order.
 pub fn answers<P: Predictor, G: Generator>(
     service: GrpcInference<P, G>,
-    requests: Streaming<ModelInferRequest>,
+    requests: Request<Streaming<ModelInferRequest>>,
 ) -> impl Stream<Item = Answer> + Send {
-    let conversation = Conversation { service, requests: Some(requests), current: None };
+    let deadline = Deadline::of(requests.metadata());
+    let requests = Some(requests.into_inner());
+    let conversation = Conversation { service, deadline, requests, current: None };
     stream::unfold(conversation, |mut conversation| async {
         let answer = conversation.next().await?;
         Some((answer, conversation))
@@ -46,6 +48,8 @@ pub fn answers<P: Predictor, G: Generator>(
 
 struct Conversation<P, G> {
     service: GrpcInference<P, G>,
+    /// When the client ends the stream, if it says so. A generation needs none: it ends with the stream.
+    deadline: Option<Deadline>,
     /// None after the stream itself broke.
     requests: Option<Streaming<ModelInferRequest>>,
     current: Option<Generating>,
@@ -79,7 +83,7 @@ impl<P: Predictor, G: Generator> Conversation<P, G> {
             };
             let id = request.id.clone();
             if !self.service.text.generates() {
-                return Some(Ok(once(&self.service, id, request).await));
+                return Some(Ok(once(&self.service, id, request, self.deadline).await));
             }
             match begin(&self.service, request).await {
                 Ok(generating) => self.current = Some(generating),
@@ -94,14 +98,14 @@ async fn once<P: Predictor, G: Generator>(
     service: &GrpcInference<P, G>,
     id: String,
     request: ModelInferRequest,
+    deadline: Option<Deadline>,
 ) -> ModelStreamInferResponse {
-    match service.model_infer(Request::new(request)).await {
-        Ok(response) => {
-            let mut response = response.into_inner();
+    match service.infer(request, deadline).await {
+        Ok(mut response) => {
             response.parameters.extend([parameter(FINAL, ParameterChoice::BoolParam(true))]);
             succeeded(response)
         }
-        Err(status) => failed(id, status.message().to_string()),
+        Err(error) => failed(id, error.to_string()),
     }
 }
 
@@ -112,6 +116,7 @@ async fn begin<P: Predictor, G: Generator>(
 ) -> Result<Generating, InferError> {
     let (info, text) = (service.predictor.model(), &service.text);
     let id = std::mem::take(&mut request.id);
+    check_id(&id)?;
     let mut asked = asked::parse(&info, request)?;
     let prompt = match asked.prompt.take() {
         Prompt::Text(words) => text.encode(words).await?,

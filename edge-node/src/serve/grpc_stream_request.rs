@@ -9,6 +9,7 @@ use super::{
     InferError, ModelInfo, Sampling,
     request::{check_model, shown},
     text::MAX_STOPS,
+    text_input,
 };
 use crate::proto::inference::{
     InferParameter, ModelInferRequest, infer_parameter::ParameterChoice,
@@ -69,8 +70,12 @@ pub fn parse(info: &ModelInfo, request: ModelInferRequest) -> Result<Asked, Infe
         let name = shown(name);
         return bad(format!("a generation has no output {name}; it has {}", known.join(", ")));
     }
+    let prompt = prompt(request.inputs, request.raw_input_contents)?;
+    if let Prompt::Text(text) = &prompt {
+        text_input::check_length(TEXT_INPUT, 0, text)?;
+    }
     let mut asked = Asked {
-        prompt: prompt(request.inputs, request.raw_input_contents)?,
+        prompt,
         max_tokens: MAX_TOKENS,
         sampling: Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: rand::random() },
         stop: Vec::new(),

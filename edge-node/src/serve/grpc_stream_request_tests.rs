@@ -59,6 +59,17 @@ fn contents_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_prompt_is_not_longer_than_any_other_text() {
+    let of = |bytes: usize| {
+        let raw = [&(bytes as u32).to_le_bytes()[..], &vec![b'x'; bytes]].concat();
+        parsed(request(input(TEXT_INPUT, "BYTES", &[1]), &raw))
+    };
+    assert!(of(1 << 20).is_ok());
+    let error = of((1 << 20) + 1).unwrap_err();
+    assert_eq!(error, "input text_input: text 0 has 1048577 bytes; send at most 1048576");
+}
+
+#[test]
 fn parameters_are_read_and_checked() {
     let with = |name: &str, value: ParameterChoice| {
         let mut request = request(input(ID_INPUT, "INT64", &[1]), b"12345678");

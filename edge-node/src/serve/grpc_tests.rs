@@ -1,5 +1,7 @@
 //! Tests of the gRPC service: its parsing alone, and the whole of it over a real socket.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use prost::Message;
 use tonic::{
@@ -106,6 +108,65 @@ async fn exits_are_shown_and_can_be_turned_off() {
     assert_eq!((off.len(), off.contains_key("exit")), (7, false));
     let status = asked(Some(ParameterChoice::Int64Param(0))).await.unwrap_err();
     assert!(status.message().contains("exits is not true or false"), "{status}");
+}
+
+/// A request in a call that ends after so many minutes, and with this parameter.
+fn waiting(minutes: Option<u64>, timeout: Option<ParameterChoice>) -> Request<ModelInferRequest> {
+    let mut request = raw_request();
+    request.parameters.extend(timeout.map(|choice| parameter("timeout", choice)));
+    let mut request = Request::new(request);
+    if let Some(minutes) = minutes {
+        request.set_timeout(Duration::from_secs(60 * minutes));
+    }
+    request
+}
+
+#[tokio::test]
+async fn a_client_says_how_long_it_waits() {
+    use ParameterChoice::{BoolParam, Int64Param, StringParam, Uint64Param};
+
+    let fake = Fake::default();
+    let waits = fake.waits.clone();
+    let mut client = client(fake).await;
+    for (request, wanted) in [
+        (waiting(None, None), None),
+        (waiting(None, Some(Int64Param(0))), None),
+        (waiting(Some(9), None), Some(9)),
+        (waiting(None, Some(Int64Param(420_000_000))), Some(7)),
+        (waiting(Some(9), Some(Uint64Param(420_000_000))), Some(7)),
+        (waiting(Some(5), Some(Int64Param(420_000_000))), Some(5)),
+    ] {
+        client.model_infer(request).await.unwrap();
+        assert_eq!(waits.minutes(), wanted);
+    }
+    for wrong in [Int64Param(-1), BoolParam(true), StringParam("1s".into())] {
+        let status = client.model_infer(waiting(None, Some(wrong))).await.unwrap_err();
+        let why = "the parameter timeout is not a whole number of microseconds";
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, why));
+    }
+    // A stream's deadline is that of each of its requests.
+    let timeout = Some(Int64Param(420_000_000));
+    for (minutes, wanted) in [(9, 7), (5, 5)] {
+        let one = waiting(None, timeout.clone()).into_inner();
+        let mut requests = Request::new(tokio_stream::iter([one]));
+        requests.set_timeout(Duration::from_secs(60 * minutes));
+        let mut answers = client.model_stream_infer(requests).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().error_message, "");
+        assert_eq!(waits.minutes(), Some(wanted));
+    }
+}
+
+#[tokio::test]
+async fn a_long_id_is_refused() {
+    let mut client = client(Fake::default()).await;
+    let with = |bytes| ModelInferRequest { id: "x".repeat(bytes), ..raw_request() };
+    assert_eq!(client.model_infer(with(256)).await.unwrap().into_inner().id.len(), 256);
+    let status = client.model_infer(with(257)).await.unwrap_err();
+    let why = "the request's id has 257 bytes; send at most 256";
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, why));
+    let requests = tokio_stream::iter([with(257)]);
+    let mut answers = client.model_stream_infer(requests).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().error_message, why);
 }
 
 #[tokio::test]

@@ -1,10 +1,6 @@
 //! HTTP/1.1 for the edge's clients, who get as much time as they need and no more.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -14,15 +10,15 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use bytes::Bytes;
-use cleave_shared::security::{Accepted, Listener};
-use http_body::{Frame, SizeHint};
+use cleave_shared::{
+    security::{Accepted, Listener},
+    timed::Timed,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::time::{Sleep, sleep};
 use tokio_stream::StreamExt;
 use tower::BoxError;
 
@@ -35,8 +31,7 @@ const MOST_HEAD: usize = 64 << 10;
 
 /// Serves until `end`; requests that are being answered then have as long as the caller waits.
 pub async fn serve_http(mut listener: Listener, router: Router, end: impl Future<Output = ()>) {
-    let router =
-        router.layer(middleware::from_fn(in_time)).layer(middleware::map_response(with_hint));
+    let router = guarded(router);
     let connections = GracefulShutdown::new();
     let mut end = std::pin::pin!(end);
     loop {
@@ -72,8 +67,17 @@ fn serve_one(accepted: Accepted, router: &Router, connections: &GracefulShutdown
     });
 }
 
+/// The routes, with what they need of a server around them.
+fn guarded(router: Router) -> Router {
+    router.layer(middleware::from_fn(in_time)).layer(middleware::map_response(with_hint))
+}
+
 async fn in_time(request: Request, next: Next) -> Response {
-    next.run(request.map(|body| Body::new(Timed { body, over: Box::pin(sleep(BODY)) }))).await
+    next.run(request.map(|body| Body::new(Timed::new(body, BODY, too_slow)))).await
+}
+
+fn too_slow() -> BoxError {
+    format!("it took more than {} s", BODY.as_secs()).into()
 }
 
 /// Who was refused for want of room is told when to ask again (RFC 9110, 10.2.3).
@@ -86,33 +90,35 @@ async fn with_hint(mut response: Response) -> Response {
     response
 }
 
-/// A body that has to arrive in time.
-struct Timed {
-    body: Body,
-    over: Pin<Box<Sleep>>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-impl http_body::Body for Timed {
-    type Data = Bytes;
-    type Error = BoxError;
+    use tower::ServiceExt;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending() && self.over.as_mut().poll(cx).is_ready() {
-            let text = format!("it took more than {} s", BODY.as_secs());
-            return Poll::Ready(Some(Err(text.into())));
-        }
-        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    use super::*;
+    use crate::serve::{InferError, fake::Fake, rest_router};
+
+    /// The status of this failure, and when its client is told to ask again.
+    async fn told(failure: InferError) -> (u16, Option<HeaderValue>) {
+        let fake = Fake { failure: Some(failure), ..Fake::default() };
+        let body = r#"{"inputs": [
+            {"name": "input", "datatype": "FP32", "shape": [1, 2, 3], "data": [0, 0, 0, 0, 0, 0]}
+        ]}"#;
+        let request = Request::post("/v2/models/toy/infer").body(Body::from(body)).unwrap();
+        let router = guarded(rest_router(Arc::new(fake), 4096));
+        let response = router.oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().get(header::RETRY_AFTER).cloned())
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[tokio::test]
+    async fn who_may_succeed_later_is_told_when_to_ask_again() {
+        let why = || "why".to_string();
+        let later = Some(HeaderValue::from_static("1"));
+        assert_eq!(told(InferError::Busy(why())).await, (429, later.clone()));
+        assert_eq!(told(InferError::Unavailable(why())).await, (503, later));
+        assert_eq!(told(InferError::BadInput(why())).await, (400, None));
+        assert_eq!(told(InferError::Deadline(why())).await, (504, None));
+        assert_eq!(told(InferError::Internal(why())).await, (500, None));
     }
 }

@@ -45,7 +45,7 @@ mod text_input;
 /// Parameter of a request: false keeps exits from answering it.
 const EXITS: &str = "exits";
 
-use cleave_shared::{model::Port, wire::NamedTensors};
+use cleave_shared::{deadline::Deadline, model::Port, wire::NamedTensors};
 
 pub use access::{Access, Refused};
 pub use control::{Control, Durations, InferenceStats, Statistics, control_router};
@@ -87,11 +87,9 @@ pub trait Predictor: Send + Sync + 'static {
     fn ready(&self) -> bool;
 
     /// Runs the model on one batch. The query is already checked against [`Predictor::model`].
-    /// `exits`: whether exits may answer, if there are any.
     fn predict(
         &self,
-        query: Query,
-        exits: bool,
+        request: InferRequest,
     ) -> impl Future<Output = Result<Prediction, InferError>> + Send;
 }
 
@@ -110,6 +108,23 @@ pub struct ModelInfo {
     pub takes_text: bool,
     /// Largest batch that one request may carry.
     pub max_batch: usize,
+}
+
+/// One valid request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InferRequest {
+    pub query: Query,
+    /// Whether exits may answer, if there are any.
+    pub exits: bool,
+    /// When its client stops waiting, if it says so.
+    pub deadline: Option<Deadline>,
+}
+
+/// A request that says nothing beside its input.
+impl From<Query> for InferRequest {
+    fn from(query: Query) -> Self {
+        Self { query, exits: true, deadline: None }
+    }
 }
 
 /// The input of one valid request.

@@ -4,8 +4,11 @@
 //! so that everything behind [`super::Predictor`] can trust the tensors it gets. Text that a client
 //! sent is clipped and escaped before it appears in an error.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cleave_shared::{
+    deadline::Deadline,
     model::{Dim, Port},
     tensor::HostTensor,
 };
@@ -17,6 +20,12 @@ use super::{InferError, ModelInfo, Query, input, text_input};
 pub const TEXT: &str = "text";
 /// Its datatype.
 pub const TEXT_DTYPE: &str = "BYTES";
+
+/// Parameter of a request, as Triton has it: how long its client waits, µs; 0 is for ever.
+pub const TIMEOUT: &str = "timeout";
+
+/// Longest id of a request, bytes: it comes back in the answer, and counters and UUIDs are much shorter.
+const LONGEST_ID: usize = 256;
 
 /// Extension parameters that change what an answer means: ignoring them would answer wrongly.
 const UNSUPPORTED: [&str; 2] = ["classification", "shared_memory_region"];
@@ -58,6 +67,23 @@ pub fn check_model(info: &ModelInfo, name: &str, version: &str) -> Result<(), In
         )));
     }
     Ok(())
+}
+
+/// Refuses the id of a request if it is longer than ids have to be.
+pub fn check_id(id: &str) -> Result<(), InferError> {
+    match id.len() {
+        ..=LONGEST_ID => Ok(()),
+        bytes => bad(format!("the request's id has {bytes} bytes; send at most {LONGEST_ID}")),
+    }
+}
+
+/// When the client stops waiting, by the value of [`TIMEOUT`]; none is one of a wrong type.
+pub fn deadline(micros: Option<u64>) -> Result<Option<Deadline>, InferError> {
+    match micros {
+        None => bad(format!("the parameter {TIMEOUT} is not a whole number of microseconds")),
+        Some(0) => Ok(None),
+        Some(micros) => Ok(Some(Deadline::after(Duration::from_micros(micros)))),
+    }
 }
 
 /// Which outputs are requested, by their place in [`ModelInfo::outputs`]; all of them if none is named.

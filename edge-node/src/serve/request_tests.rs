@@ -176,6 +176,36 @@ fn token_ids_may_be_narrow() {
 }
 
 #[test]
+fn texts_are_not_longer_than_a_book() {
+    let stated = Stated { name: "text", datatype: "BYTES", shape: &[2] };
+    let longest = "x".repeat(1 << 20);
+    for (second, fits) in [(longest.clone(), true), (longest + "x", false)] {
+        let json = RawValue::from_string(format!("[\"\", \"{second}\"]")).unwrap();
+        let length = (second.len() as u32).to_le_bytes();
+        let raw = [&[0u8; 4][..], &length, second.as_bytes()].concat();
+        let all = [
+            Contents::Raw(raw.into()),
+            Contents::Texts(vec![Bytes::new(), second.into()]),
+            Contents::Json(&json),
+        ];
+        for contents in all {
+            let outcome = validate(&fake::tokens(), vec![(stated, contents)]);
+            let why = outcome.err().map(|e| e.to_string());
+            let wanted = "input \"text\": text 1 has 1048577 bytes; send at most 1048576";
+            assert_eq!(why.as_deref(), (!fits).then_some(wanted));
+        }
+    }
+}
+
+#[test]
+fn ids_are_short() {
+    assert!(check_id("").is_ok() && check_id(&"x".repeat(256)).is_ok());
+    let error = check_id(&"x".repeat(257)).unwrap_err();
+    let why = "the request's id has 257 bytes; send at most 256";
+    assert_eq!(error, InferError::BadInput(why.into()));
+}
+
+#[test]
 fn parameters_that_change_the_answer_are_refused() {
     assert!(check_parameters("the output", ["priority", "binary_data"]).is_ok());
     let error = check_parameters("the output", ["classification"]).unwrap_err().to_string();

@@ -141,7 +141,7 @@ async fn infer<P: Predictor>(
     let json_length = request.headers().get(&HEADER_LENGTH).cloned();
     let body = read_body(request, shared.max_body_bytes).await?;
     let parsed = rest_body::parse(&info, body, json_length.as_ref())?;
-    let prediction = shared.predictor.predict(parsed.query, parsed.exits).await?;
+    let prediction = shared.predictor.predict(parsed.request).await?;
     rest_body::respond(&info, parsed.id, &prediction, &parsed.outputs)
 }
 

@@ -11,13 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use cleave_shared::tensor::{DType, HostTensor};
+use cleave_shared::{
+    deadline::Deadline,
+    tensor::{DType, HostTensor},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    EXITS, ExitUse, InferError, ModelInfo, Prediction, Query,
-    request::{self, Contents, Stated, clip},
+    EXITS, ExitUse, InferError, InferRequest, ModelInfo, Prediction,
+    request::{self, Contents, Stated, TIMEOUT, clip},
 };
 
 /// Length of the JSON at the start of a body that has raw tensor bytes after it.
@@ -60,9 +63,7 @@ struct Output {
 /// A request that passed every check, and how its answer should look.
 #[derive(Debug)]
 pub struct Parsed {
-    pub query: Query,
-    /// Whether exits may answer.
-    pub exits: bool,
+    pub request: InferRequest,
     pub id: Option<String>,
     pub outputs: Vec<Wanted>,
 }
@@ -85,8 +86,10 @@ pub fn parse(
     let (json, binary) = split(body, json_length)?;
     let body: Body<'_> = serde_json::from_slice(&json)
         .map_err(|e| bad(format!("the JSON of the request: {}", clip(&e.to_string()))))?;
+    request::check_id(body.id.as_deref().unwrap_or_default())?;
     let outputs = wanted(info, &body)?;
     let exits = flag(body.parameters.as_ref(), EXITS)?.unwrap_or(true);
+    let deadline = deadline(body.parameters.as_ref())?;
     let names: Vec<&str> = body.inputs.iter().map(|i| i.name.as_ref()).collect();
     request::check_inputs(info, &names)?;
     let contents = contents(&body.inputs, binary)?;
@@ -96,7 +99,7 @@ pub fn parse(
         shape: &i.shape,
     });
     let query = request::validate(info, stated.zip(contents).collect())?;
-    Ok(Parsed { query, exits, id: body.id, outputs })
+    Ok(Parsed { request: InferRequest { query, exits, deadline }, id: body.id, outputs })
 }
 
 /// The outputs that the request names, or all; each may say how it wants to be sent.
@@ -198,6 +201,14 @@ fn flag(parameters: Option<&Parameters>, key: &str) -> Result<Option<bool>, Infe
         None => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
         Some(_) => Err(bad(format!("the parameter {key} is not true or false"))),
+    }
+}
+
+/// When the client stops waiting, if a parameter says so.
+fn deadline(parameters: Option<&Parameters>) -> Result<Option<Deadline>, InferError> {
+    match parameters.and_then(|p| p.get(TIMEOUT)) {
+        None => Ok(None),
+        Some(micros) => request::deadline(micros.as_u64()),
     }
 }
 

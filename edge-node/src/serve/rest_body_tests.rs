@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::serve::fake;
+use crate::serve::{Query, fake};
 
 fn refused(body: impl Into<Bytes>, length: Option<&str>) -> String {
     let length = length.map(|l| HeaderValue::from_str(l).unwrap());
@@ -21,7 +21,7 @@ fn input(extra: Value) -> Value {
 }
 
 fn only(parsed: &Parsed) -> &HostTensor {
-    match &parsed.query {
+    match &parsed.request.query {
         Query::Tensors(inputs) if inputs.len() == 1 => &inputs[0].1,
         other => panic!("{other:?}"),
     }
@@ -99,6 +99,8 @@ fn bodies_are_refused_with_the_reason() {
         ),
         (json!({"inputs": [good], "outputs": [{"name": "x"}]}), r#"no output "x""#),
         (json!({"inputs": [good], "parameters": {"binary_data_output": 1}}), "not true or false"),
+        (json!({"inputs": [good], "parameters": {"timeout": 1.5}}), "timeout is not a whole"),
+        (json!({"inputs": [good], "id": "x".repeat(257)}), "id has 257 bytes; send at most 256"),
     ];
     for (body, why) in cases {
         let error = refused(body.to_string(), None);
@@ -131,7 +133,7 @@ fn several_inputs_share_the_bytes_behind_the_json() {
         integers("attention_mask", [1, 0]),
         integers("token_type_ids", [0, 1]),
     ]);
-    assert_eq!(parsed.query, wanted);
+    assert_eq!(parsed.request.query, wanted);
     let outputs = [Wanted { place: 1, binary: true }, Wanted { place: 0, binary: false }];
     assert_eq!(parsed.outputs, outputs);
     let error = parse(&fake::tokens(), body.slice(..body.len() - 1), Some(&length)).unwrap_err();
@@ -164,7 +166,7 @@ fn texts_are_a_list_of_strings() {
         parse(&fake::tokens(), json!({"inputs": [input]}).to_string().into(), None)
     };
     let wanted = Query::Texts(vec!["a\u{e9}".into(), String::new()]);
-    assert_eq!(body(json!(["a\u{e9}", ""])).unwrap().query, wanted);
+    assert_eq!(body(json!(["a\u{e9}", ""])).unwrap().request.query, wanted);
     let error = body(json!(["a"])).unwrap_err().to_string();
     assert_eq!(error, r#"input "text" has 1 texts, shape [2] needs 2"#);
     let error = body(json!([1, 2])).unwrap_err().to_string();

@@ -110,6 +110,33 @@ async fn exits_are_shown_and_can_be_turned_off() {
 }
 
 #[tokio::test]
+async fn a_client_says_how_long_it_waits() {
+    let asked = async |parameters: Value| {
+        let mut body = body();
+        body["parameters"] = parameters;
+        let request = Request::post("/v2/models/toy/infer").body(body.to_string().into()).unwrap();
+        let fake = Fake::default();
+        let waits = fake.waits.clone();
+        let (status, _, body) = send(fake, request).await;
+        (status.as_u16(), waits.minutes(), serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    for (parameters, wanted) in [
+        (json!({}), None),
+        (json!({"timeout": 0}), None),
+        (json!({"timeout": 420_000_000}), Some(7)),
+    ] {
+        let (status, minutes, _) = asked(parameters).await;
+        assert_eq!((status, minutes), (200, wanted));
+    }
+    for wrong in [json!("1s"), json!(-1), json!(1.5), json!(null)] {
+        let (status, _, reply) = asked(json!({ "timeout": wrong })).await;
+        assert_eq!(status, 400, "{wrong}");
+        let why = "the parameter timeout is not a whole number of microseconds";
+        assert_eq!(reply["error"], why);
+    }
+}
+
+#[tokio::test]
 async fn infer_answers_in_binary_when_asked() {
     let mut json = body();
     let input = json["inputs"][0].as_object_mut().unwrap();

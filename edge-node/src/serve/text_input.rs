@@ -10,6 +10,10 @@ use super::{
     request::{Contents, Stated, TEXT_DTYPE, bad, clip, shown, shown_shape},
 };
 
+/// Longest text, bytes: that of a long book. A tokenizer reads all of a text before it is cut to the tokens that the model
+/// takes, on a thread that runs the model.
+const LONGEST: usize = 1 << 20;
+
 /// One text for each sample, or the first thing that is wrong with them.
 pub fn read(
     max_batch: usize,
@@ -40,10 +44,22 @@ pub fn read(
         })?,
         _ => return bad(format!("input {name} has values that are not {TEXT_DTYPE}; send texts")),
     };
-    match texts.len() == batch {
-        true => Ok(texts),
-        false => {
-            bad(format!("input {name} has {} texts, shape [{batch}] needs {batch}", texts.len()))
+    if texts.len() != batch {
+        let found = texts.len();
+        return bad(format!("input {name} has {found} texts, shape [{batch}] needs {batch}"));
+    }
+    for (i, text) in texts.iter().enumerate() {
+        check_length(&name, i, text)?;
+    }
+    Ok(texts)
+}
+
+/// Refuses a text that is longer than any model needs; it is the one at this place of the input.
+pub fn check_length(input: &str, place: usize, text: &str) -> Result<(), InferError> {
+    match text.len() {
+        ..=LONGEST => Ok(()),
+        bytes => {
+            bad(format!("input {input}: text {place} has {bytes} bytes; send at most {LONGEST}"))
         }
     }
 }

@@ -3,16 +3,12 @@
 //! The file follows the run: when the run goes back to a checkpoint, so do the lines, and what is
 //! left is one line a step whatever happened in between. TensorBoard's files follow it.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use cleave_shared::checkpoint::write_atomic;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Score, tensorboard::EventFile};
+use crate::jsonl::{self, JsonLines};
 
 /// Name in the run's folder.
 const FILE: &str = "metrics.jsonl";
@@ -96,8 +92,7 @@ impl Line {
 }
 
 pub struct Metrics {
-    path: PathBuf,
-    file: File,
+    lines: JsonLines,
     events: EventFile,
     /// Every epoch that was validated.
     validated: Vec<Validated>,
@@ -107,16 +102,14 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn open(dir: &Path, step: u64) -> Result<Self, String> {
-        let path = dir.join(FILE);
-        let (file, events) = (append(&path)?, EventFile::create(dir)?);
-        let mut metrics = Self { path, file, events, validated: Vec::new(), micro_batches: None };
+        let (lines, events) = (JsonLines::open(dir.join(FILE))?, EventFile::create(dir)?);
+        let mut metrics = Self { lines, events, validated: Vec::new(), micro_batches: None };
         metrics.rewind(step)?;
         Ok(metrics)
     }
 
     pub fn write(&mut self, line: &Line) -> Result<(), String> {
-        // One write a line: a kill leaves whole lines, or one cut short that `rewind` drops.
-        self.file.write_all(&to_text(line)).map_err(|e| explain(&self.path, &e))?;
+        self.lines.write(line)?;
         self.events.write(line)?;
         if let Line::Validation(validated) = line {
             self.validated.push(*validated);
@@ -141,13 +134,9 @@ impl Metrics {
 
     /// Drops the lines of steps after `step`.
     pub fn rewind(&mut self, step: u64) -> Result<(), String> {
-        let text = fs::read_to_string(&self.path).map_err(|e| explain(&self.path, &e))?;
-        let kept: Vec<Line> = parse(&text).filter(|l| l.step() <= step).collect();
-        let bytes: Vec<u8> = kept.iter().flat_map(to_text).collect();
-        if bytes != text.as_bytes() {
-            write_atomic(&self.path, &bytes).map_err(|e| e.to_string())?;
-            self.file = append(&self.path)?;
-        }
+        let mut kept: Vec<Line> = self.lines.read()?;
+        kept.retain(|line| line.step() <= step);
+        self.lines.replace(&kept)?;
         self.events.rewind(step)?;
         self.validated.clear();
         self.micro_batches = None;
@@ -163,35 +152,16 @@ impl Metrics {
 
 /// The lines of a run, in their order; none if there is no file.
 pub fn recorded_lines(dir: &Path) -> Result<Vec<Line>, String> {
-    let path = dir.join(FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(parse(&text).collect()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(explain(&path, &e)),
-    }
-}
-
-fn parse(text: &str) -> impl Iterator<Item = Line> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok())
-}
-
-fn to_text(line: &Line) -> Vec<u8> {
-    let mut text = serde_json::to_vec(line).expect("plain data");
-    text.push(b'\n');
-    text
-}
-
-fn explain(path: &Path, error: &std::io::Error) -> String {
-    format!("{}: {error}", path.display())
-}
-
-fn append(path: &Path) -> Result<File, String> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|e| explain(path, &e))
+    jsonl::read(&dir.join(FILE))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, OpenOptions},
+        io::Write,
+    };
+
     use super::*;
 
     fn validation(step: u64) -> Line {
@@ -238,8 +208,8 @@ mod tests {
             loss: f64::NAN,
             score: Score::default(),
         });
-        let text = String::from_utf8(to_text(&line)).unwrap();
-        let back: Vec<Line> = parse(&text).collect();
-        assert!(matches!(back[..], [Line::Validation(v)] if v.loss.is_nan()), "{text}");
+        let text = serde_json::to_string(&line).unwrap();
+        let back: Line = serde_json::from_str(&text).unwrap();
+        assert!(matches!(back, Line::Validation(v) if v.loss.is_nan()), "{text}");
     }
 }

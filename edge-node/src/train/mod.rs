@@ -10,13 +10,15 @@
 //! [`Trainer`] is the run: it opens a [`conversation`] with the cloud, takes steps, validates after
 //! each epoch, writes checkpoints, and after a broken connection opens another conversation and
 //! goes on from the newest state that both sides hold. [`head`] is this side's half of the model,
-//! [`run_dir`] its folder, [`progress`] what the user sees, [`timeline`] when each part of a step ran.
+//! [`run_dir`] its folder, [`progress`] what the user sees, [`timeline`] when each part of a step ran,
+//! [`interruption`] how it ends early.
 //! [`pipeline`] takes one step through both halves, in micro-batches. Which samples make up step `n` is a
 //! function of `n` alone, so a step that is taken again is the same step.
 
 mod conversation;
 mod depth;
 mod head;
+mod interruption;
 mod metrics;
 mod micro_batch;
 mod patience;
@@ -28,7 +30,7 @@ mod tensorboard;
 mod timeline;
 mod trainer;
 
-use cleave_shared::{config::Config, data::Part, link::Link};
+use cleave_shared::{config::Config, data::Part, link::Link, shutdown::Ending};
 
 pub(crate) use self::{
     conversation::{ConversationError, sort as sort_status},
@@ -76,11 +78,25 @@ pub async fn train(config: &Config, options: &Options) -> Result<Outcome, String
     train_observed(config, options, None).await
 }
 
+/// [`train`], which SIGTERM and SIGINT end with a checkpoint, and with nothing deployed.
+pub async fn train_until_asked(config: &Config, options: &Options) -> Result<Outcome, String> {
+    run(config, options, None, Ending::listen()).await
+}
+
 /// [`train`], seen by `observer`.
 pub async fn train_observed(
     config: &Config,
     options: &Options,
     observer: Option<Observer>,
+) -> Result<Outcome, String> {
+    run(config, options, observer, Ending::never()).await
+}
+
+async fn run(
+    config: &Config,
+    options: &Options,
+    observer: Option<Observer>,
+    ending: Ending,
 ) -> Result<Outcome, String> {
     refuse_in_training(config)?;
     let id = RunDir::choose(config, options)?;
@@ -96,7 +112,14 @@ pub async fn train_observed(
             return Err("tune: set train.topology.kind = \"vanilla\"".into());
         }
         let dir = RunDir::join(config, &record, id)?;
-        let outcome = group::train(config, options, feed, &dir).await?;
+        let outcome = tokio::select! {
+            outcome = group::train(config, options, feed, &dir) => outcome?,
+            // A turn is the group's to give again, and a round is kept by the cloud.
+            () = ending.asked() => {
+                let run = &dir.id;
+                return Err(format!("interrupted; join the group again with train --run {run}"));
+            }
+        };
         return deploy(config, options, outcome);
     }
     if options.edge.is_some() {
@@ -105,8 +128,8 @@ pub async fn train_observed(
     let dir = RunDir::open(config, &record, id, options.resume)?;
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = stack::client(config, &link)?;
-    let mut trainer = Trainer::new(config, feed, &split, dir, client, link, observer)?;
-    let outcome = trainer.run().await?;
+    let trainer = Trainer::new(config, feed, &split, dir, client, link, observer)?;
+    let outcome = trainer.until(ending).run().await?;
     deploy(config, options, outcome)
 }
 

@@ -6,16 +6,11 @@
 //! largest, every second step is dropped, and from then on only every second one is written. So the
 //! file stays small, and what is in it is spread over the whole run.
 
-use std::{
-    collections::VecDeque,
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::VecDeque, path::Path, time::Instant};
 
-use cleave_shared::checkpoint::write_atomic;
 use serde::{Deserialize, Serialize};
+
+use crate::jsonl::{self, JsonLines};
 
 /// Name in the run's folder.
 const FILE: &str = "timeline.jsonl";
@@ -165,8 +160,7 @@ impl TimelineClock {
 
 /// The spans of a run as it goes on.
 pub struct Timeline {
-    path: PathBuf,
-    file: File,
+    lines: JsonLines,
     bytes: u64,
     max_bytes: u64,
     /// Every which step is written.
@@ -184,11 +178,8 @@ impl Timeline {
     }
 
     fn open_within(dir: &Path, step: u64, max_bytes: u64) -> Result<Self, String> {
-        let path = dir.join(FILE);
-        let file = append(&path)?;
         let mut timeline = Self {
-            path,
-            file,
+            lines: JsonLines::open(dir.join(FILE))?,
             bytes: 0,
             max_bytes,
             every: 1,
@@ -219,9 +210,7 @@ impl Timeline {
         };
         let done = self.open.swap_remove(at);
         if step.is_multiple_of(self.every) {
-            let line = to_line(&done);
-            self.file.write_all(&line).map_err(|e| explain(&self.path, &e))?;
-            self.bytes += line.len() as u64;
+            self.bytes += self.lines.write(&done)?;
             if self.bytes > self.max_bytes {
                 self.thin()?;
             }
@@ -248,68 +237,46 @@ impl Timeline {
     pub fn rewind(&mut self, step: u64) -> Result<(), String> {
         self.forget_open();
         self.recent.retain(|done| done.step <= step);
-        let mut kept = read_lines(&self.path)?;
+        let mut kept = named(self.lines.read()?);
         kept.retain(|done| done.step <= step);
-        self.replace(&kept)
+        self.bytes = self.lines.replace(&kept)?;
+        Ok(())
     }
 
     /// Drops every second step, and again, until half of the room is free.
     fn thin(&mut self) -> Result<(), String> {
-        let mut kept = read_lines(&self.path)?;
-        let size = |steps: &[StepSpans]| steps.iter().map(|s| to_line(s).len() as u64).sum::<u64>();
+        let mut kept = named(self.lines.read()?);
+        let bytes = |step: &StepSpans| jsonl::line(step).len() as u64;
+        let size = |steps: &[StepSpans]| steps.iter().map(bytes).sum::<u64>();
         while kept.len() > 1 && size(&kept) > self.max_bytes / 2 {
             self.every *= 2;
             kept.retain(|done| done.step.is_multiple_of(self.every));
         }
-        self.replace(&kept)
-    }
-
-    fn replace(&mut self, steps: &[StepSpans]) -> Result<(), String> {
-        let bytes: Vec<u8> = steps.iter().flat_map(to_line).collect();
-        write_atomic(&self.path, &bytes).map_err(|e| e.to_string())?;
-        self.bytes = bytes.len() as u64;
-        self.file = append(&self.path)?;
+        self.bytes = self.lines.replace(&kept)?;
         Ok(())
     }
 }
 
 /// The recorded steps of a run, in their order; none if there is no file.
 pub fn recorded_steps(dir: &Path) -> Result<Vec<StepSpans>, String> {
-    read_lines(&dir.join(FILE))
+    Ok(named(jsonl::read(&dir.join(FILE))?))
 }
 
-fn read_lines(path: &Path) -> Result<Vec<StepSpans>, String> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(explain(path, &e)),
-    };
-    // A kill may have cut the last line short.
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<StepSpans>(line).ok());
-    let named = lines.map(|mut done| {
-        done.spans.iter_mut().for_each(|span| span.step = done.step);
-        done
-    });
-    Ok(named.collect())
-}
-
-fn to_line(step: &StepSpans) -> Vec<u8> {
-    let mut line = serde_json::to_vec(step).expect("plain data");
-    line.push(b'\n');
-    line
-}
-
-fn append(path: &Path) -> Result<File, String> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|e| explain(path, &e))
-}
-
-fn explain(path: &Path, error: &std::io::Error) -> String {
-    format!("{}: {error}", path.display())
+/// With the number of the step in each span, where a line does not repeat it.
+fn named(mut steps: Vec<StepSpans>) -> Vec<StepSpans> {
+    for StepSpans { step, spans } in &mut steps {
+        spans.iter_mut().for_each(|span| span.step = *step);
+    }
+    steps
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, OpenOptions},
+        io::Write,
+    };
+
     use proptest::prelude::*;
 
     use super::*;

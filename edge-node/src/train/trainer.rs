@@ -9,6 +9,7 @@ use cleave_shared::{
     link::Link,
     model::Update,
     session::clip_scale,
+    shutdown::Ending,
     wire::{self, v1},
 };
 
@@ -17,6 +18,7 @@ use super::{
     conversation::Conversation,
     depth,
     head::{Head, Purpose},
+    interruption::Interruption,
     metrics::{Line, Metrics, Stepped},
     micro_batch::cut,
     patience::Patience,
@@ -78,6 +80,7 @@ pub struct Trainer<'a> {
     committed: Option<v1::TrainCommit>,
     observer: Option<Observer>,
     stopped: bool,
+    interruption: Interruption,
 }
 
 impl<'a> Trainer<'a> {
@@ -121,10 +124,16 @@ impl<'a> Trainer<'a> {
             committed: None,
             observer,
             stopped: false,
+            interruption: Interruption::by(Ending::never()),
         })
     }
 
-    /// Runs to the end, through as many connections as it takes.
+    /// Has the run end early, with a checkpoint, when the process is asked to.
+    pub fn until(self, ending: Ending) -> Self {
+        Self { interruption: Interruption::by(ending), ..self }
+    }
+
+    /// Runs to the end, through as many connections as it takes; a run that is interrupted is an error.
     pub async fn run(&mut self) -> Result<Outcome, String> {
         let begin = Instant::now();
         let seconds = self.config.train.reconnect_timeout_s;
@@ -136,6 +145,9 @@ impl<'a> Trainer<'a> {
                 Err(ConversationError::Lost(text)) => text,
                 Err(fatal) => return Err(fatal.to_string()),
             };
+            if self.interruption.look() {
+                return Err(self.leave(&text).await);
+            }
             if self.head.live() != before {
                 patience.renew();
             }
@@ -147,9 +159,15 @@ impl<'a> Trainer<'a> {
                 ));
             }
             self.progress.say(&format!("{text}; trying again"));
-            patience.pause().await;
+            tokio::select! {
+                () = patience.pause() => {}
+                () = self.interruption.asked() => return Err(self.leave(&text).await),
+            }
         }
         self.progress.finish();
+        if self.interruption.is_noticed() {
+            return Err(self.interrupted("which is kept"));
+        }
         let bytes = self.link.counters();
         Ok(Outcome {
             run: self.dir.id.clone(),
@@ -164,8 +182,16 @@ impl<'a> Trainer<'a> {
 
     async fn connect_and_go_on(&mut self) -> Result<(), ConversationError> {
         let patience = Duration::from_secs(self.config.train.step_timeout_s);
-        let (mut cloud, resume) =
-            Conversation::open(&self.client, self.opening(), patience).await?;
+        let opening = Conversation::open(&self.client, self.opening(), patience);
+        let (mut cloud, resume) = tokio::select! {
+            opened = opening => opened?,
+            // Nothing depends on it: it has changed nothing here.
+            () = self.interruption.asked() => {
+                let address = self.client.address();
+                let text = format!("the cloud at {address} had not opened the run yet");
+                return Err(ConversationError::Lost(text));
+            }
+        };
         if resume != self.head.live() {
             let live = self.head.live();
             self.progress.say(&format!("at step {live}, going back to step {resume}"));
@@ -179,12 +205,45 @@ impl<'a> Trainer<'a> {
         // What is due may be so since before a connection broke.
         self.validate_if_due(&mut cloud).await?;
         self.checkpoint_if_due(&mut cloud).await?;
-        while self.head.live() < self.total && !self.stopped {
+        while !self.is_at_end() && !self.interruption.look() {
             self.step(&mut cloud).await?;
             self.validate_if_due(&mut cloud).await?;
             self.checkpoint_if_due(&mut cloud).await?;
         }
+        if self.interruption.is_noticed() {
+            self.checkpoint_if_due(&mut cloud).await?;
+        }
         Ok(())
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.head.live() >= self.total || self.stopped
+    }
+
+    /// Whether this process takes no more steps.
+    fn ends_here(&self) -> bool {
+        self.is_at_end() || self.interruption.is_noticed()
+    }
+
+    /// Ends without the cloud, and keeps this half alone: a cloud that was asked to end as well has kept the
+    /// other. Not at the last step, though: to hold that means that the cloud has it too, and that it can be deployed.
+    async fn leave(&mut self, lost: &str) -> String {
+        let step = self.head.live();
+        let is_new = step > 0 && !self.is_at_end() && !self.head.checkpoints().contains(&step);
+        let written = match is_new {
+            true => self.head.checkpoint().await,
+            false => Ok(()),
+        };
+        self.progress.finish();
+        match written {
+            Ok(()) => self.interrupted(&format!("without the cloud ({lost})")),
+            Err(problem) => self.interrupted(&format!("which was not written: {problem}")),
+        }
+    }
+
+    fn interrupted(&self, how: &str) -> String {
+        let (step, run) = (self.head.live(), &self.dir.id);
+        format!("interrupted at step {step}, {how}; go on with train --resume --run {run}")
     }
 
     /// Tells the observer what the run had come to before this process or connection.
@@ -310,6 +369,10 @@ impl<'a> Trainer<'a> {
         }
         let mut tally = self.tally();
         for (i, indices) in self.validation.chunks(VALIDATION_BATCH).enumerate() {
+            // It is due again when the run goes on.
+            if self.interruption.look() {
+                return Ok(());
+            }
             let Batch { inputs, labels } = self.feed.batch(indices);
             let purpose = Purpose::Evaluate { first: i * VALIDATION_BATCH };
             let forward = self.head.forward(inputs, purpose).await;
@@ -341,14 +404,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Now and then, and at the end.
+    /// Now and then, and at the end, the early one too.
     async fn checkpoint_if_due(
         &mut self,
         cloud: &mut Conversation,
     ) -> Result<(), ConversationError> {
         let step = self.head.live();
-        let at_end = step == self.total || self.stopped;
-        let due = at_end || step.is_multiple_of(self.config.train.checkpoint_every);
+        let due = self.ends_here() || step.is_multiple_of(self.config.train.checkpoint_every);
         if !due || step == 0 {
             return Ok(());
         }
@@ -372,8 +434,9 @@ impl<'a> Trainer<'a> {
         write_atomic(&self.dir.path.join("privacy.json"), &bytes).map_err(|e| e.to_string())
     }
 
-    /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it. A disk that
-    /// does not take it costs a warning, since older checkpoints are kept, but a run cannot end so.
+    /// Cloud first: a step that the edge has on disk, the cloud has as well unless it lost it, or the edge left
+    /// without it. A disk that does not take it costs a warning, since older checkpoints are kept, but a run
+    /// cannot end so.
     /// `held` are the steps on this node's disk.
     async fn checkpoint(
         &mut self,
@@ -391,7 +454,7 @@ impl<'a> Trainer<'a> {
         };
         let Err(problem) = written else { return Ok(()) };
         let text = format!("checkpoint of step {step} was not written: {problem}");
-        if step == self.total || self.stopped {
+        if self.ends_here() {
             return Err(ConversationError::Local(text));
         }
         self.progress.say(&format!("{text}; the run goes on, and tries again at the next one"));

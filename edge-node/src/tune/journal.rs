@@ -1,10 +1,6 @@
 //! The search on disk: `tune/plan.json`, and a line in `tune/trials.jsonl` for each trial that ended.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use cleave_shared::checkpoint::write_atomic;
 use serde::{Deserialize, Serialize};
@@ -13,7 +9,7 @@ use super::{
     space::{Search, Space, Trial},
     stopping::Rule,
 };
-use crate::train::Validated;
+use crate::{jsonl::JsonLines, train::Validated};
 
 /// What makes a search the search it is; the number of trials may grow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,7 +65,7 @@ impl Ended {
 }
 
 pub struct Journal {
-    folder: PathBuf,
+    lines: JsonLines,
     ended: Vec<Ended>,
 }
 
@@ -102,11 +98,11 @@ impl Journal {
                 write_atomic(&path, &json).map_err(|e| e.to_string())?;
             }
         }
-        let text = fs::read_to_string(folder.join("trials.jsonl")).unwrap_or_default();
+        let lines = JsonLines::open(folder.join("trials.jsonl"))?;
         // A line that a kill cut short is a trial that has not ended; a failure is tried again.
-        let lines = text.lines().filter_map(|l| serde_json::from_str::<Ended>(l).ok());
-        let ended = lines.filter(|e| e.state != State::Failed).collect();
-        let journal = Self { folder: folder.into(), ended };
+        let mut ended: Vec<Ended> = lines.read()?;
+        ended.retain(|trial| trial.state != State::Failed);
+        let mut journal = Self { lines, ended };
         journal.rewrite()?;
         Ok(journal)
     }
@@ -116,12 +112,9 @@ impl Journal {
     }
 
     pub fn add(&mut self, ended: Ended) -> Result<(), String> {
-        let path = self.folder.join("trials.jsonl");
-        let mut line = serde_json::to_vec(&ended).expect("plain data");
-        line.push(b'\n');
+        self.lines.write(&ended)?;
         self.ended.push(ended);
-        let written = OpenOptions::new().create(true).append(true).open(&path);
-        written.and_then(|mut f| f.write_all(&line)).map_err(|e| format!("{}: {e}", path.display()))
+        Ok(())
     }
 
     /// Sorts the trials, best first, and marks the best.
@@ -133,12 +126,8 @@ impl Journal {
         self.rewrite()
     }
 
-    fn rewrite(&self) -> Result<(), String> {
-        let mut bytes = Vec::new();
-        for ended in &self.ended {
-            bytes.extend(serde_json::to_vec(ended).expect("plain data"));
-            bytes.push(b'\n');
-        }
-        write_atomic(&self.folder.join("trials.jsonl"), &bytes).map_err(|e| e.to_string())
+    fn rewrite(&mut self) -> Result<(), String> {
+        self.lines.replace(&self.ended)?;
+        Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fs, process::Output};
 
+use serde_json::json;
+
 use crate::nodes::{CONFIG, Nodes, eventually, output};
 
 fn failure(output: Output, code: i32) -> String {
@@ -62,6 +64,27 @@ fn the_demo_trains_across_5g_and_reports_98_percent() {
     assert!(accuracy >= 98.0, "{line}");
     assert!(line.ends_with("/360)"), "{line}");
     assert!(text.contains("across 5g-midband") && text.contains("uplink"), "{text}");
+}
+
+#[test]
+fn the_demo_reports_to_programs_as_one_json_object() {
+    let nodes = Nodes::new(CONFIG);
+    let output = nodes.edge_command(&["demo", "--exit", "--json"]).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    // It would not be one if anything else stood there.
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["model"], "lenet");
+    assert_eq!((&report["stages"], &report["split_point"]), (&json!(6), &json!(2)));
+    assert_eq!(report["link"], "none");
+    let training = &report["training"];
+    assert_eq!(training["steps"], training["validation"]["step"]);
+    assert!(training["uplink_bytes"].as_u64() > Some(0), "{report}");
+    let evaluation = &report["evaluation"];
+    assert_eq!((&evaluation["samples"], &evaluation["split_point"]), (&json!(360), &json!(2)));
+    assert!(evaluation["correct"].as_u64() > Some(180), "{report}");
+    assert!(evaluation["latency_ms"]["total_ms"]["p50"].as_f64() > Some(0.0), "{report}");
+    assert!(log.contains("training lenet split at 2 of 6 across none"), "{log}");
 }
 
 #[tokio::test]

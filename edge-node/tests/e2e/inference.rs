@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use cleave_shared::{
     model::{SeededWeights, Segment},
-    tensor::HostTensor,
+    tensor::{HostTensor, batch},
 };
+use futures_util::future::join_all;
 use tonic::Code;
 
-use crate::nodes::{CONFIG, Nodes, digits, eventually, request, split_point};
+use crate::{
+    link_proxy::http,
+    nodes::{CONFIG, Nodes, digits, eventually, free_ports, request, split_point},
+};
 
 #[tokio::test]
 async fn every_split_answers_as_the_whole_model_does() {
@@ -28,6 +32,36 @@ async fn every_split_answers_as_the_whole_model_does() {
         assert_eq!(reply.raw_output_contents[0], expected.data(), "split {split}");
         nodes.edge = None;
     }
+}
+
+#[tokio::test]
+async fn requests_that_wait_together_are_answered_as_each_alone() {
+    let [metrics] = free_ports();
+    let mut nodes = Nodes::new(CONFIG);
+    nodes.cloud_sets = ["threads=1", "max_batch=6", "batch_delay_ms=300"].map(cloud_setting).into();
+    nodes.cloud_sets.push(cloud_setting(&format!("metrics_listen=127.0.0.1:{metrics}")));
+    nodes.start_cloud().await;
+    nodes.start_edge().await;
+    let all = digits(&nodes.config(), 8);
+    // Of one sample and of two, which go together, and one that is too many for that.
+    let inputs = batch::split(&all, &[1, 2, 1, 4]).unwrap();
+    let mut alone = Vec::new();
+    for input in &inputs {
+        alone.push(nodes.infer(input.clone()).await.unwrap().raw_output_contents);
+    }
+    let text = http(metrics, "GET", "/metrics", "").await;
+    assert!(text.contains("cleave_batched_requests_total 0\n"), "{text}");
+    let asked = inputs.iter().map(|input| nodes.infer(input.clone()));
+    for (reply, alone) in join_all(asked).await.into_iter().zip(alone) {
+        assert_eq!(reply.unwrap().raw_output_contents, alone);
+    }
+    let text = http(metrics, "GET", "/metrics", "").await;
+    let batched = text.lines().find_map(|l| l.strip_prefix("cleave_batched_requests_total "));
+    assert!(batched.is_some_and(|count| count.parse::<u32>().unwrap() >= 2), "{text}");
+}
+
+fn cloud_setting(setting: &str) -> String {
+    format!("cloud.{setting}")
 }
 
 #[tokio::test]

@@ -54,8 +54,9 @@ async fn a_256_mib_activation_passes_with_bounded_memory() {
         },
         activation: wire::encode(vec![("x".into(), input)], &F32),
         output_bytes: BATCH * 10 * 4,
+        deadline: None,
     };
-    let answer = client.infer(call, None).await.unwrap();
+    let answer = client.infer(call).await.unwrap();
     assert_eq!(wire::decode(answer.reply.output, &F32).unwrap(), expected);
 
     // The activation as it arrives, and as the device's tensor; the output, and what the linear

@@ -7,8 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cleave_shared::health;
+use cleave_shared::{
+    health,
+    wire::v1::{self, generate_request::Kind, split_service_client::SplitServiceClient},
+};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use tokio_stream::StreamExt;
+use tonic::{Code, Request, Status};
 
 use crate::nodes::{CONFIG, Nodes, digits, eventually, output, refused, split_point};
 
@@ -221,6 +226,17 @@ async fn nothing_leaves_the_machine_unencrypted_by_mistake() {
     let text = nodes.refused(&["train", "--run", "b"]).await;
     assert!(text.contains("write https://"), "{text}");
 
+    nodes.edge_sets = vec!["trace.otlp=http://collector:4317".into()];
+    let traces = output(nodes.edge_command(&["serve"])).await;
+    let text = String::from_utf8(traces.stderr).unwrap();
+    assert!(text.contains("trace.otlp: what is sent to http://collector:4317"), "{text}");
+    assert!(text.contains("security.plaintext = [\"traces\"]"), "{text}");
+    let open =
+        ["--set", "security.plaintext=[\"link\"]", "--set", "cloud.metrics_listen=0.0.0.0:0"];
+    let text = refused(cloud(&nodes, &open)).await;
+    assert!(text.contains("cloud.metrics_listen: other machines reach"), "{text}");
+    assert!(text.contains("security.plaintext = [\"metrics\"]"), "{text}");
+
     // In as many words, it may be.
     nodes.edge_sets.clear();
     nodes.cloud_sets.push("security.plaintext=[\"link\"]".into());
@@ -272,4 +288,72 @@ async fn clients_of_the_edge_are_encrypted_if_it_has_an_identity_for_them() {
     let half = output(nodes.edge_command(&["serve"])).await;
     assert_eq!(half.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&half.stderr).contains("security.clients.key: is missing"));
+}
+
+/// A model that generates, all of it in the cloud.
+const TOKENS: &str = r#"
+split_point = 0
+[model]
+family = "gpt2"
+vocab_size = 17
+n_positions = 8
+n_embd = 16
+n_layer = 1
+n_head = 2
+"#;
+
+/// A call of the edge with this token.
+fn by<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let header = format!("Bearer {token}").parse().expect("no odd characters");
+    request.metadata_mut().insert("authorization", header);
+    request
+}
+
+fn refused_for_want_of_room(status: &Status, limit: &str) {
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains(limit), "{limit}: {status}");
+    let wait = status.metadata().get("grpc-retry-pushback-ms").expect("when to ask again");
+    assert!(wait.to_str().unwrap().parse::<u64>().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn each_edge_has_its_own_quota() {
+    let [one, two] = ["0123456789abcdef", "fedcba9876543210"];
+    let mut nodes = Nodes::new(TOKENS);
+    let tokens = nodes.path().join("tokens");
+    fs::write(&tokens, format!("one {one}\ntwo {two}\n")).unwrap();
+    nodes.cloud_sets = vec![
+        format!("security.tokens={}", tokens.display()),
+        "security.quota.sessions=1".into(),
+        "security.quota.calls_per_s=3".into(),
+    ];
+    nodes.start_cloud().await;
+    let address = format!("http://127.0.0.1:{}", nodes.cloud_port);
+    let mut client = SplitServiceClient::connect(address).await.unwrap();
+
+    let agreement = nodes.config().agreement(0, "seed:7");
+    let open = |session: &str| {
+        let open = v1::GenerateOpen {
+            agreement: Some(agreement.clone()),
+            session: session.into(),
+            max_positions: 4,
+            sampling: Some(v1::Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }),
+        };
+        let message = v1::GenerateRequest { kind: Some(Kind::Open(open)) };
+        tokio_stream::once(message).chain(tokio_stream::pending())
+    };
+    let first = client.generate(by(one, open("a"))).await.expect("a session");
+    let second = client.generate(by(one, open("b"))).await.expect_err("a second session");
+    refused_for_want_of_room(&second, "security.quota.sessions");
+    client.generate(by(two, open("c"))).await.expect("another edge's session");
+    drop(first);
+
+    // More than three calls a second, unless the machine takes a third of one for each.
+    let mut calls = Vec::new();
+    for _ in 0..100 {
+        calls.push(client.probe(by(two, v1::ProbeRequest::default())).await);
+    }
+    let status = calls.into_iter().find_map(Result::err).expect("a refusal");
+    refused_for_want_of_room(&status, "3 calls a second");
 }

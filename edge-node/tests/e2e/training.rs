@@ -23,14 +23,14 @@ fn config() -> String {
 }
 
 /// All lines of a run's metrics.
-fn metrics(nodes: &Nodes, run: &str) -> Vec<Value> {
+pub fn metrics(nodes: &Nodes, run: &str) -> Vec<Value> {
     let path = nodes.runs().join("edge").join(run).join("metrics.jsonl");
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
 }
 
 /// Kind, step, loss and accuracy of each line: what must not depend on faults.
-fn curve(nodes: &Nodes, run: &str) -> Vec<(String, u64, f64, f64)> {
+pub fn curve(nodes: &Nodes, run: &str) -> Vec<(String, u64, f64, f64)> {
     let line = |v: &Value| {
         let number = |key: &str| v[key].as_f64().unwrap();
         let kind = v["kind"].as_str().unwrap().to_string();
@@ -39,7 +39,7 @@ fn curve(nodes: &Nodes, run: &str) -> Vec<(String, u64, f64, f64)> {
     metrics(nodes, run).iter().map(line).collect()
 }
 
-async fn reaches(nodes: &Nodes, run: &str, step: u64) {
+pub async fn reaches(nodes: &Nodes, run: &str, step: u64) {
     let there = async || {
         let last = metrics(nodes, run).last().and_then(|v| v["step"].as_u64());
         last.is_some_and(|s| s >= step).then_some(())

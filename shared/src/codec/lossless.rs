@@ -61,12 +61,16 @@ impl Lossless {
         Ok(bytes.into())
     }
 
-    /// Most bytes that so many can become.
-    fn most_bytes(self, bytes: usize) -> usize {
-        match self {
+    /// Most bytes that so many can become; none if they are more than any memory has.
+    fn most_bytes(self, bytes: usize) -> Option<usize> {
+        // Both bounds are computed without a look at overflow.
+        if bytes > usize::MAX / 256 {
+            return None;
+        }
+        Some(match self {
             Self::Zstd => zstd::zstd_safe::compress_bound(bytes),
             Self::Lz4 => lz4_flex::block::get_maximum_output_size(bytes),
-        }
+        })
     }
 }
 
@@ -103,7 +107,8 @@ impl Codec for Compressed {
     }
 
     fn most_bytes(&self, shape: &[usize]) -> Result<usize, TensorError> {
-        Ok(self.stage.most_bytes(self.inner.most_bytes(shape)?))
+        let most = self.stage.most_bytes(self.inner.most_bytes(shape)?);
+        most.ok_or_else(|| TensorError::Overflow { shape: shape.to_vec() })
     }
 
     fn is_sparse(&self) -> bool {
@@ -149,6 +154,16 @@ mod tests {
         ) {
             for name in NAMES {
                 let _ = by_name(name).unwrap().decode(shape.clone(), data.clone().into());
+            }
+        }
+    }
+
+    #[test]
+    fn a_shape_beyond_all_memory_has_no_size() {
+        // Found by the fuzzer.
+        for name in NAMES {
+            for extent in [usize::MAX / 8, usize::MAX / 4, usize::MAX] {
+                assert!(by_name(name).unwrap().most_bytes(&[extent]).is_err(), "{name} {extent}");
             }
         }
     }

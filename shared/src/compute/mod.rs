@@ -2,10 +2,14 @@
 //!
 //! A pool has a bounded queue. When it is full, [`ComputePool::run`] refuses a job at once: the caller
 //! turns that into `RESOURCE_EXHAUSTED`, and latency stays bounded under overload. A job that must not
-//! be lost, such as a training step that holds its weights, waits for room: [`ComputePool::run_patiently`].
+//! be lost, such as a training step that holds its weights, waits for room: [`ComputePool::run_patiently`]. A job whose
+//! turn comes so late that its request could not be answered in time is refused as well ([`ComputePool::run_by`]): under
+//! overload a first-in-first-out queue would else give every answer just too late.
 //!
 //! A large tensor operation is itself shared among cores. Each thread of a pool has helpers of its own for that
 //! ([`Machine::kernel_threads`]), so that no request waits while a thread that it needs does another's work.
+
+mod estimate;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,6 +23,9 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::estimate::Estimate;
+use crate::deadline::Deadline;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Why a job gave no result.
@@ -26,6 +33,10 @@ type Job = Box<dyn FnOnce() + Send>;
 pub enum ComputeError {
     #[error("the compute queue is full ({queue} jobs waiting); retry later")]
     Busy { queue: usize },
+    #[error(
+        "waited {waited_ms} ms for a compute thread, too long to be answered in time; retry later"
+    )]
+    Late { waited_ms: u64 },
     #[error("the computation failed: {0}")]
     Panicked(String),
 }
@@ -70,6 +81,17 @@ pub struct ComputePool {
     room: Arc<Semaphore>,
     queue: usize,
     machine: Machine,
+    /// What a job takes that has a deadline.
+    usual: Arc<Estimate>,
+}
+
+/// A job's place in the queue.
+struct Place {
+    permit: OwnedSemaphorePermit,
+    /// Whether it has to wait for others.
+    behind: bool,
+    abandoned: Abandoned,
+    by: Option<Deadline>,
 }
 
 impl ComputePool {
@@ -88,7 +110,13 @@ impl ComputePool {
                 })
                 .expect("the system can start a thread");
         }
-        Self { jobs, room: Arc::new(Semaphore::new(threads + queue)), queue, machine }
+        let room = Arc::new(Semaphore::new(threads + queue));
+        Self { jobs, room, queue, machine, usual: Arc::default() }
+    }
+
+    /// Whether a job that comes now has to wait.
+    pub fn is_busy(&self) -> bool {
+        self.room.available_permits() <= self.queue
     }
 
     /// How many times slower than this machine the emulated device is.
@@ -102,35 +130,76 @@ impl ComputePool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
+        self.run_by(None, job).await
+    }
+
+    /// The same, but a job that had to wait is refused when its turn comes if jobs like it usually take longer than what is
+    /// left until `by`. One that finds a thread free runs in any case.
+    pub async fn run_by<T: Send + 'static>(
+        &self,
+        by: Option<Deadline>,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        let behind = self.is_busy();
         match self.room.clone().try_acquire_owned() {
-            Ok(permit) => self.start(permit, job, Abandoned::Skipped).await,
+            Ok(permit) => {
+                self.start(Place { permit, behind, abandoned: Abandoned::Skipped, by }, job).await
+            }
             Err(_) => Err(ComputeError::Busy { queue: self.queue }),
         }
     }
 
-    /// The same, but waits for room in the queue, and what has begun to wait is run whatever happens. For callers that are few by themselves.
+    /// Lets a job run when its turn comes, whatever becomes of who asked; refuses it if the queue is full.
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), ComputeError> {
+        let busy = |_| ComputeError::Busy { queue: self.queue };
+        let permit = self.room.clone().try_acquire_owned().map_err(busy)?;
+        let place = Place { permit, behind: false, abandoned: Abandoned::Run, by: None };
+        self.enqueue(place, job).map(drop)
+    }
+
+    /// As [`ComputePool::run`], but waits for room in the queue, and what has begun to wait is run whatever happens. For callers that are few by themselves.
     pub async fn run_patiently<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         match self.room.clone().acquire_owned().await {
-            Ok(permit) => self.start(permit, job, Abandoned::Run).await,
+            Ok(permit) => {
+                let place = Place { permit, behind: false, abandoned: Abandoned::Run, by: None };
+                self.start(place, job).await
+            }
             Err(_) => Err(ComputeError::Busy { queue: self.queue }),
         }
     }
 
     async fn start<T: Send + 'static>(
         &self,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         job: impl FnOnce() -> T + Send + 'static,
-        abandoned: Abandoned,
     ) -> Result<T, ComputeError> {
+        match self.enqueue(place, job)?.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ComputeError::Panicked("the worker ended".into())),
+        }
+    }
+
+    fn enqueue<T: Send + 'static>(
+        &self,
+        place: Place,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, ComputeError>>, ComputeError> {
         let (reply, result) = oneshot::channel();
-        let (scale, asked) = (self.machine.scale, Instant::now());
+        let (scale, asked, usual) = (self.machine.scale, Instant::now(), self.usual.clone());
+        let Place { permit, behind, abandoned, by } = place;
         let job: Job = Box::new(move || {
             let waited = asked.elapsed();
             metrics::histogram!("cleave_compute_wait_seconds").record(waited);
             if reply.is_closed() && abandoned == Abandoned::Skipped {
+                return;
+            }
+            if behind && by.is_some_and(|by| by.left() <= usual.upper()) {
+                let waited_ms = waited.as_millis() as u64;
+                drop(permit);
+                let _ = reply.send(Err(ComputeError::Late { waited_ms }));
                 return;
             }
             let begin = Instant::now();
@@ -138,17 +207,18 @@ impl ComputePool {
             if scale > 1.0 {
                 thread::sleep(begin.elapsed().mul_f64(scale - 1.0));
             }
-            metrics::histogram!("cleave_compute_seconds").record(begin.elapsed());
+            let took = begin.elapsed();
+            metrics::histogram!("cleave_compute_seconds").record(took);
+            if by.is_some() {
+                usual.observe(took);
+            }
             drop(permit);
-            let _ = reply.send(outcome.map_err(|p| panic_text(p.as_ref())));
+            let _ = reply.send(outcome.map_err(|p| ComputeError::Panicked(panic_text(p.as_ref()))));
         });
         if self.jobs.send(job).is_err() {
             return Err(ComputeError::Panicked("no worker is left".into()));
         }
-        match result.await {
-            Ok(outcome) => outcome.map_err(ComputeError::Panicked),
-            Err(_) => Err(ComputeError::Panicked("the worker ended".into())),
-        }
+        Ok(result)
     }
 }
 
@@ -177,13 +247,15 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
     async fn a_slow_device_gives_its_results_late() {
         let took = async |scale| {
             let begin = Instant::now();
-            let work = || thread::sleep(std::time::Duration::from_millis(5));
+            let work = || thread::sleep(Duration::from_millis(5));
             ComputePool::new(1, 1, Machine { kernel_threads: 1, scale }).run(work).await.unwrap();
             begin.elapsed().as_secs_f64()
         };
@@ -197,6 +269,25 @@ mod tests {
         let index = pool.run(rayon::current_thread_index).await;
         assert_eq!(index, Ok(Some(0)), "the thread that runs the job is one of them");
         assert!(Machine::new(0).kernels() >= 1);
+    }
+
+    #[tokio::test]
+    async fn what_waited_too_long_is_refused_and_what_finds_a_thread_runs() {
+        let ms = Duration::from_millis;
+        let pool = ComputePool::new(1, 4, Machine::new(1));
+        let job = move || thread::sleep(ms(30));
+        let far = Deadline::after(Duration::from_secs(3600));
+        assert_eq!(pool.run_by(Some(far), job).await, Ok(()));
+        // Jobs take up to 90 ms, as far as is known.
+        let near = Deadline::after(ms(100));
+        let (first, second, third) = tokio::join!(
+            pool.run_by(Some(near), job),
+            pool.run_by(Some(near), job),
+            pool.run_by(Some(far), job)
+        );
+        assert_eq!((first, third), (Ok(()), Ok(())));
+        assert!(matches!(second, Err(ComputeError::Late { waited_ms: 30.. })), "{second:?}");
+        assert_eq!(pool.run_by(Some(Deadline::after(ms(0))), job).await, Ok(()), "a free thread");
     }
 
     #[tokio::test]
@@ -223,7 +314,7 @@ mod tests {
             let pool = pool.clone();
             async move { pool.run(|| ()).await }
         });
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(pool.run(|| ()).await, Err(ComputeError::Busy { queue: 1 }));
         let patient = tokio::spawn({
             let pool = pool.clone();

@@ -2,11 +2,14 @@
 
 use std::{fmt::Display, ops::RangeInclusive};
 
+use http::Uri;
+
 use super::{Config, MicroBatches};
 use crate::{
     checkpoint::check_url,
     codec::{self, LearnedName},
     model::LossKind,
+    security,
     telemetry::log,
     tensor::DType,
 };
@@ -35,7 +38,9 @@ impl Config {
 
     fn check_trace(&self) -> Result<(), Refusal> {
         if let Some(endpoint) = &self.trace.otlp {
-            check_address("trace.otlp", endpoint)?;
+            let collector = check_address("trace.otlp", endpoint)?;
+            let checked = security::check_collector(&collector, &self.security.plaintext);
+            checked.map_err(|problem| ("trace.otlp".into(), problem))?;
         }
         match (0.0..=1.0).contains(&self.trace.share) {
             true => Ok(()),
@@ -66,6 +71,8 @@ impl Config {
         range("cloud.threads", cloud.threads as u64, 1..=1024)?;
         range("cloud.kernel_threads", cloud.kernel_threads as u64, 0..=1024)?;
         range("cloud.queue", cloud.queue as u64, 1..=1_000_000)?;
+        range("cloud.max_batch", cloud.max_batch as u64, 1..=65_536)?;
+        range("cloud.batch_delay_ms", cloud.batch_delay_ms, 0.0..=1000.0)?;
         let most = 1 << 40;
         range("cloud.max_activation_bytes", cloud.max_activation_bytes as u64, 1024..=most)?;
         range("cloud.max_tails", cloud.max_tails as u64, 1..=1024)?;
@@ -78,7 +85,9 @@ impl Config {
     fn check_edge(&self) -> Result<(), Refusal> {
         let edge = &self.edge;
         check_address("edge.cloud", &edge.cloud)?;
-        edge.standby.iter().try_for_each(|cloud| check_address("edge.standby", cloud))?;
+        for cloud in &edge.standby {
+            check_address("edge.standby", cloud)?;
+        }
         let name = &edge.model_name;
         if name.is_empty() || name.len() > 64 || name.chars().any(|c| c == '/' || c.is_whitespace())
         {
@@ -182,17 +191,13 @@ pub(super) fn not_negative(key: &str, value: f64) -> Result<(), Refusal> {
     Err((key.into(), format!("{value} is out of range; allowed: 0 or more")))
 }
 
-fn check_address(key: &str, address: &str) -> Result<(), Refusal> {
-    let url: Option<http::Uri> = address.parse().ok();
+fn check_address(key: &str, address: &str) -> Result<Uri, Refusal> {
     let fits =
-        |u: http::Uri| matches!(u.scheme_str(), Some("http" | "https")) && u.port().is_some();
-    match url.is_some_and(fits) {
-        true => Ok(()),
-        false => {
-            let allowed = "http://HOST:PORT, https://HOST:PORT";
-            Err((key.into(), format!("{address:?} is not an address; allowed: {allowed}")))
-        }
-    }
+        |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.port().is_some();
+    address.parse().ok().filter(fits).ok_or_else(|| {
+        let allowed = "http://HOST:PORT, https://HOST:PORT";
+        (key.into(), format!("{address:?} is not an address; allowed: {allowed}"))
+    })
 }
 
 fn one_of(key: &str, value: &str, allowed: &[&str]) -> Result<(), Refusal> {

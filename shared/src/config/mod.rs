@@ -13,7 +13,7 @@ mod plan;
 mod security;
 mod train;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +124,7 @@ pub struct LinkConfig {
     pub resolved: Profile,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CloudConfig {
     pub listen: SocketAddr,
@@ -136,6 +136,10 @@ pub struct CloudConfig {
     pub kernel_threads: usize,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
+    /// Samples of requests at the same cut that are computed as one batch; 1: each request by itself.
+    pub max_batch: usize,
+    /// How long a request waits for others to come, ms; without it, only while threads are busy.
+    pub batch_delay_ms: f64,
     /// Largest activation, all its tensors together, bytes.
     pub max_activation_bytes: usize,
     /// Tails kept in memory for inference, one for each split point and set of weights in use.
@@ -187,7 +191,7 @@ pub struct EdgeConfig {
     pub max_cache_bytes: usize,
     /// How long a client may leave tokens unread before its sequence is ended, s.
     pub session_idle_s: u64,
-    /// How long the cloud may take to answer one request, both ways over the link included, ms.
+    /// How long a request may take, waiting included, ms.
     pub deadline_ms: u64,
 }
 
@@ -343,6 +347,10 @@ impl CloudConfig {
     pub fn machine(&self) -> Machine {
         Machine::new(self.kernel_threads)
     }
+
+    pub fn batch_delay(&self) -> Duration {
+        Duration::from_secs_f64(self.batch_delay_ms / 1e3)
+    }
 }
 
 impl EdgeConfig {
@@ -360,6 +368,8 @@ impl Default for CloudConfig {
             threads: 2,
             kernel_threads: 0,
             queue: 256,
+            max_batch: 1,
+            batch_delay_ms: 0.0,
             max_activation_bytes: 512 << 20,
             max_tails: 8,
             max_runs: 16,

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::security::{Files, Identity, Quota};
+pub use crate::security::Plaintext;
+use crate::{
+    generate::Share,
+    security::{Files, Identity, Quota},
+};
 
 /// Of either node; the files differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,27 +68,31 @@ pub struct QuotaConfig {
     pub bytes_per_s: u64,
     /// Calls under way.
     pub calls: usize,
+    /// Sequences that are continued at once.
+    pub sessions: usize,
+    /// Memory of their caches, bytes.
+    pub cache_bytes: usize,
 }
 
 impl QuotaConfig {
+    /// Of its calls.
     pub fn limits(&self) -> Quota {
-        let Self { calls_per_s, bytes_per_s, calls } = *self;
+        let Self { calls_per_s, bytes_per_s, calls, .. } = *self;
         Quota {
             calls_per_s: (calls_per_s > 0).then_some(calls_per_s),
             bytes_per_s: (bytes_per_s > 0).then_some(bytes_per_s),
             calls: (calls > 0).then_some(calls),
         }
     }
-}
 
-/// Traffic of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Plaintext {
-    /// Between edge and cloud.
-    Link,
-    /// Between the edge and its clients.
-    Clients,
+    /// Of its sequences.
+    pub fn share(&self) -> Share {
+        let Self { sessions, cache_bytes, .. } = *self;
+        Share {
+            sessions: (sessions > 0).then_some(sessions),
+            bytes: (cache_bytes > 0).then_some(cache_bytes),
+        }
+    }
 }
 
 impl SecurityConfig {
@@ -92,10 +100,6 @@ impl SecurityConfig {
     pub fn files(&self) -> Option<Files> {
         let (ca, certificate) = (self.ca.clone()?, self.certificate.clone()?);
         Some(Files { ca, identity: Identity { certificate, key: self.key.clone()? } })
-    }
-
-    pub fn allows(&self, plaintext: Plaintext) -> bool {
-        self.plaintext.contains(&plaintext)
     }
 
     /// A refused key, and why.

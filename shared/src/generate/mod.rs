@@ -17,6 +17,6 @@ mod table;
 pub use self::{
     sampler::{Choice, SampleError, Sampler},
     sequence::{GenerateError, Sequence, Tail},
-    session::{Limits, SessionError, Sessions},
+    session::{Limits, SessionError, Sessions, Share},
     table::{Lease, SessionTable},
 };

@@ -33,8 +33,8 @@ impl SessionTable {
     }
 
     /// See [`Sessions::open`].
-    pub fn open(&self, id: &str, reserve: usize) -> Result<Lease, SessionError> {
-        self.change(|sessions, now| sessions.open(id, reserve, now))?;
+    pub fn open(&self, id: &str, owner: &str, reserve: usize) -> Result<Lease, SessionError> {
+        self.change(|sessions, now| sessions.open(id, owner, reserve, now))?;
         Ok(Lease { table: self.clone(), id: id.into() })
     }
 

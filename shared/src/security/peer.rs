@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use http::Extensions;
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -18,6 +19,12 @@ pub struct Peer {
 /// The edge that a request was admitted as, among the request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge(pub String);
+
+/// Who makes a request: the edge by its name, or else the machine that asks.
+pub fn who(request: &Extensions) -> Option<String> {
+    let name = request.get::<Edge>().map(|Edge(name)| name.clone());
+    name.or_else(|| request.get::<Peer>().map(|peer| peer.address.ip().to_string()))
+}
 
 impl Peer {
     pub(super) fn new(address: SocketAddr, certificates: Option<&[CertificateDer<'_>]>) -> Self {

@@ -15,12 +15,14 @@ use tokio::time::{Instant, Sleep};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Edge, Peer};
+use super::who;
 
 /// Edges that are remembered though they ask for nothing.
 const REMEMBERED: usize = 1024;
 /// What a client is told to wait (gRPC's retry design, A6), ms.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The same where nobody knows when there will be room.
+const LATER: Duration = Duration::from_secs(1);
 
 /// Limits of each edge; none where there is no number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +75,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A refusal for want of room, which says when to ask again.
+pub fn no_room(text: impl Into<String>) -> Status {
+    later(text, LATER)
+}
+
+fn later(text: impl Into<String>, wait: Duration) -> Status {
+    let mut status = Status::resource_exhausted(text);
+    status.metadata_mut().insert(PUSHBACK, (wait.as_millis().max(1) as u64).into());
+    status
+}
+
 /// What one edge has taken.
 struct Account {
     quota: Quota,
@@ -89,17 +102,17 @@ impl Account {
         Self { quota, calls, bytes, under_way: 0 }
     }
 
-    /// A call begins, or has to wait for so long.
-    fn begin(&mut self, now: Instant) -> Result<(), (Status, Duration)> {
+    /// A call begins, or has to wait.
+    fn begin(&mut self, now: Instant) -> Result<(), Status> {
         if let Some(most) = self.quota.calls.filter(|most| self.under_way >= *most) {
             let text = format!("this edge has {most} calls under way, and may not have more");
-            return Err((Status::resource_exhausted(text), Duration::from_secs(1)));
+            return Err(no_room(text));
         }
         if let Some(bucket) = &mut self.calls {
             let wait = bucket.wait(1.0, now);
             if wait > Duration::ZERO {
                 let text = format!("this edge may make {} calls a second", bucket.rate);
-                return Err((Status::resource_exhausted(text), wait));
+                return Err(later(text, wait));
             }
             bucket.level -= 1.0;
         }
@@ -162,27 +175,17 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let limited = self.layer.quota != Quota::default();
-        let Some(edge) = limited.then(|| who(&request)).flatten() else {
+        let Some(edge) = limited.then(|| who(request.extensions())).flatten() else {
             return Box::pin(self.inner.call(request));
         };
         let account = self.layer.account(&edge);
-        if let Err((mut status, wait)) = locked(&account).begin(Instant::now()) {
-            let wait = wait.as_millis().max(1).to_string();
-            if let Ok(wait) = wait.parse() {
-                status.metadata_mut().insert(PUSHBACK, wait);
-            }
+        if let Err(status) = locked(&account).begin(Instant::now()) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
         let under_way = UnderWay(account.clone());
         let answer = self.inner.call(request.map(|body| Body::new(Slowed::new(body, account))));
         Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, under_way }))) })
     }
-}
-
-/// The edge by its name, or the machine that asks.
-fn who<B>(request: &Request<B>) -> Option<String> {
-    let name = request.extensions().get::<Edge>().map(|Edge(name)| name.clone());
-    name.or_else(|| request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string()))
 }
 
 /// Counts a call until its answer has ended.
@@ -283,6 +286,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::security::Edge;
 
     fn request(edge: &str, bytes: usize) -> Request<Body> {
         let mut request = Request::new(Body::new(Full::new(Bytes::from(vec![0; bytes]))));

@@ -83,6 +83,19 @@ mod tests {
         assert_eq!(resume, Resume { step: 0, cloud: Source::Live });
     }
 
+    #[test]
+    fn what_a_node_kept_when_it_was_asked_to_end_is_found_again() {
+        // The cloud; the edge has waited.
+        let resume = agree(&held(27, true, &[10]), &held(0, false, &[10, 27]));
+        assert_eq!(resume, Resume { step: 27, cloud: Source::Checkpoint });
+        // Both, neither with the other's help.
+        let resume = agree(&held(27, false, &[10, 27]), &held(0, false, &[10, 27]));
+        assert_eq!(resume, Resume { step: 27, cloud: Source::Checkpoint });
+        // The commit of step 28 was lost with the cloud: what it kept is of no use.
+        let resume = agree(&held(28, true, &[10]), &held(0, false, &[10, 27]));
+        assert_eq!(resume, Resume { step: 10, cloud: Source::Checkpoint });
+    }
+
     /// One node's half: `state` is the list of steps it applied.
     #[derive(Clone, Default)]
     struct Half {
@@ -103,6 +116,13 @@ mod tests {
             self.disk.retain(|s, _| *s <= step);
         }
 
+        /// Before an end that was asked for: what is on disk is the state, and nothing else changes.
+        fn keep(&mut self) {
+            if !self.state.is_empty() {
+                self.disk.insert(self.state.len() as u64, self.state.clone());
+            }
+        }
+
         /// As the nodes do: of the steps that both hold the newest `keep`, and all that are newer.
         fn retain(&mut self, keep: usize, peer: &BTreeSet<u64>) {
             let own: BTreeSet<u64> = self.disk.keys().copied().collect();
@@ -117,6 +137,9 @@ mod tests {
         None,
         CloudRestarts,
         EdgeRestarts,
+        /// As they do when they are asked to: with what each holds on its disk, whatever the other holds.
+        CloudEnds,
+        EdgeEnds,
         MicroBatchLost(u32),
         GradientLost,
         CommitLost,
@@ -131,6 +154,8 @@ mod tests {
             4 => Just(None),
             1 => Just(CloudRestarts),
             1 => Just(EdgeRestarts),
+            1 => Just(CloudEnds),
+            1 => Just(EdgeEnds),
             1 => (0u32..3).prop_map(MicroBatchLost),
             1 => Just(GradientLost),
             1 => Just(CommitLost),
@@ -223,11 +248,16 @@ mod tests {
             let mut common = 0;
             for fault in faults {
                 match fault {
-                    Fault::CloudRestarts => {
+                    Fault::CloudEnds => pair.cloud.keep(),
+                    Fault::EdgeEnds => pair.edge.keep(),
+                    _ => {}
+                }
+                match fault {
+                    Fault::CloudRestarts | Fault::CloudEnds => {
                         pair.cloud.state = Vec::new();
                         pair.ledger = Some(Ledger::at(0));
                     }
-                    Fault::EdgeRestarts => {
+                    Fault::EdgeRestarts | Fault::EdgeEnds => {
                         let newest = pair.edge.disk.last_key_value();
                         pair.edge.state = newest.map(|(_, s)| s.clone()).unwrap_or_default();
                         pair.remembers = false;

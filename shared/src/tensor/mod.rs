@@ -3,6 +3,8 @@
 //! Nothing here knows burn or protobuf. The bytes are a [`Bytes`], so that slicing a tensor into
 //! chunks, queueing it and handing it to the transport never copies it.
 
+pub mod batch;
+
 use bytes::Bytes;
 
 /// Element type of a [`HostTensor`]. Names and sizes follow the Open Inference Protocol v2.

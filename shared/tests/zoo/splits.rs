@@ -5,12 +5,14 @@ use std::{ops::Range, sync::Arc};
 use cleave_shared::{
     codec::F32,
     model::{Dim, LossKind, ModelSpec, OptimizerSpec, Port, Segment, WeightFile},
-    tensor::HostTensor,
+    tensor::{HostTensor, batch},
     wire::{self, NamedTensors},
 };
 
 use crate::reference::{Reference, assert_close, at};
 
+/// What the order of the same additions may change: a batch's products add in another than one sample's.
+const ROUNDING: f64 = 1e-5;
 /// Of a training that is compared.
 pub const STEPS: usize = 20;
 
@@ -55,7 +57,27 @@ pub fn infer(
     if split > 0 {
         assert_declared(&spec.stages()[split - 1].outputs, &cut);
     }
-    shipped(segment(spec, file, split..count, false).infer(&shipped(cut)).unwrap())
+    let (tail, cut) = (segment(spec, file, split..count, false), shipped(cut));
+    let output = shipped(tail.infer(&cut).unwrap());
+    for ((name, alone), (_, together)) in each_alone(&tail, &cut).iter().zip(&output) {
+        assert_close(&format!("{name} of each sample alone"), alone, together, ROUNDING);
+    }
+    output
+}
+
+/// The samples of a batch one by one, and their outputs as one batch: a cloud may have them together or not.
+fn each_alone(tail: &Segment, cut: &NamedTensors) -> NamedTensors {
+    let samples = vec![1; cut[0].1.shape()[0]];
+    let apart: Vec<_> = cut.iter().map(|(_, t)| batch::split(t, &samples).unwrap()).collect();
+    let sample = |at: usize| -> NamedTensors {
+        cut.iter().zip(&apart).map(|((name, _), parts)| (name.clone(), parts[at].clone())).collect()
+    };
+    let outputs: Vec<_> = (0..samples.len()).map(|at| tail.infer(&sample(at)).unwrap()).collect();
+    let together = |at: usize, name: &String| {
+        let parts: Vec<_> = outputs.iter().map(|output| &output[at].1).collect();
+        (name.clone(), batch::join(&parts).unwrap())
+    };
+    outputs[0].iter().enumerate().map(|(at, (name, _))| together(at, name)).collect()
 }
 
 fn assert_declared(ports: &[Port], tensors: &NamedTensors) {

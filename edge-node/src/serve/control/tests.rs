@@ -99,7 +99,7 @@ async fn the_token_unloads_and_loads() {
     assert!(!edge.predictor.ready());
     assert_eq!(state().await, "UNAVAILABLE");
     assert_eq!(edge.post("/v2/repository/index", None, "{\"ready\": true}").await.1, json!([]));
-    let refused = edge.predictor.predict(crate::serve::Query::Texts(vec![]), true).await;
+    let refused = edge.predictor.predict(crate::serve::Query::Texts(vec![]).into()).await;
     assert!(matches!(refused, Err(InferError::Unavailable(why)) if why.contains("unloaded")));
     let (status, body) =
         edge.post(load, Some(TOKEN), "{\"parameters\": {\"config\": \"{}\"}}").await;

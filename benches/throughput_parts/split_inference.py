@@ -1,0 +1,163 @@
+"""Split inference: Cleave's nodes, PyTorch with grpcio, and the unsplit model in one process, in turns."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import tempfile
+import typing
+
+import nodes
+from throughput_parts import peer, report
+from throughput_parts.rounds import Cut, errors, median, ratios, take_turns
+
+MODELS = [Cut("lenet", 4), Cut("mobilenetv2", 8)]
+MIN_OF_TORCH, MIN_OF_WHOLE = 3.0, 0.9
+# Intra-op threads of PyTorch that are tried, and rounds of that.
+THREADS, TRIALS = (1, 2), 3
+# A request is one thread's work, and there are as many threads as cores: so most are answered, split or not.
+CONFIG = """split_point = {split_point}
+model = "{model}"
+[link]
+profile = "none"
+[edge]
+threads = 2
+kernel_threads = 1
+# What is measured is how many are answered, not how soon.
+deadline_ms = 60000
+"""
+CLOUD = ["cloud.threads=2", "cloud.kernel_threads=1"]
+
+
+class Cleave:
+    """Both nodes."""
+
+    def __init__(self, options, load, work, cut, ends):
+        self.load, self.clients = load, options.clients
+        cloud = nodes.Cloud(options.edge_node, work, f'model="{cut.model}"', *CLOUD)
+        ends.callback(cloud.end)
+        # Over the port that Edge chooses and does not tell.
+        (self.port,) = nodes.free_ports(1)
+        self.edge = nodes.Edge(options.edge_node, work, cloud, [f"edge.grpc_listen=127.0.0.1:{self.port}"])
+        ends.callback(self.edge.end)
+        self.edge.configure(CONFIG.format(**cut._asdict()))
+        self.edge.start()
+        self.edge.metadata()
+
+    def run(self, seconds):
+        return self.load.run(seconds, "clients", "--port", self.port, "--clients", self.clients)
+
+
+class InProcess:
+    """The unsplit model by the same configuration, without a network."""
+
+    def __init__(self, load, clients, edge):
+        self.load, self.clients, self.edge = load, clients, edge
+
+    def run(self, seconds):
+        words = ["--config", self.edge.file, *nodes.flags(self.edge.sets), "--clients", self.clients]
+        return self.load.run(seconds, "in-process", *words)
+
+
+class Row(typing.NamedTuple):
+    """One model; what was seen of each contender, round by round."""
+
+    cut: Cut
+    cleave: list
+    torch: list
+    whole: list
+    # Versions, threads, and answers a second by number of threads.
+    told: dict
+    threads: int
+    tried: dict
+
+
+def check_alike(cleave, torch, cut):
+    """The same work is the same parameters, and as many bytes at the cut."""
+    own = json.loads(cleave.edge.run("inspect", "--json"))
+    expected = {"parameters": own["parameters"], "activation_bytes": own["cuts"][cut.split_point]["bytes"]}
+    for what, value in expected.items():
+        if torch.told[what] != value:
+            sys.exit(f"{cut.model} at {cut.split_point}: {what}: Cleave has {value}, PyTorch {torch.told[what]}")
+
+
+def best_torch(options, load, work, cut, ends):
+    """The peer with the number of threads that gives most answers, and what each number gave."""
+    peers = [peer.Torch(load, options.clients, work, cut, threads, ends) for threads in THREADS]
+    seen = take_turns(peers, TRIALS, options.seconds)
+    tried = {one.threads: median(rounds, "requests_per_s") for one, rounds in zip(peers, seen)}
+    best = max(peers, key=lambda one: tried[one.threads])
+    for one in peers:
+        if one is not best:
+            one.end()
+    return best, tried
+
+
+def measure_cut(options, load, cut, say):
+    with tempfile.TemporaryDirectory(prefix="cleave-throughput-") as work, contextlib.ExitStack() as ends:
+        work = pathlib.Path(work)
+        torch, tried = best_torch(options, load, work, cut, ends)
+        cleave = Cleave(options, load, work, cut, ends)
+        check_alike(cleave, torch, cut)
+        contenders = [cleave, torch, InProcess(load, options.clients, cleave.edge)]
+        row = Row(cut, *take_turns(contenders, options.rounds, options.seconds), torch.told, torch.threads, tried)
+        rates = ", ".join(map(report.rate, [row.cleave, row.torch, row.whole]))
+        say(f"{cut.model}: requests/s of Cleave, PyTorch, in process: {rates}")
+        return row
+
+
+def to_torch(row):
+    return ratios(row.cleave, row.torch, "requests_per_s")
+
+
+def to_whole(row):
+    return ratios(row.cleave, row.whole, "requests_per_s")
+
+
+def verdicts_of(rows):
+    for row in rows:
+        name = row.cut.model
+        yield report.at_least(f"{name}: requests/s of PyTorch + grpcio's", to_torch(row), MIN_OF_TORCH)
+        yield report.at_least(f"{name}: requests/s of the unsplit model's", to_whole(row), MIN_OF_WHOLE)
+        yield report.no_errors(name, errors(row.cleave, row.torch, row.whole))
+
+
+def cells(row):
+    seen = [row.cleave, row.torch, row.whole]
+    shown = [text for one in seen for text in (report.rate(one), report.latency(one))]
+    return [row.cut.model, row.cut.split_point, *shown, report.spread(to_torch(row)), report.spread(to_whole(row))]
+
+
+def threads_line(row):
+    tried = ", ".join(f"with {threads} {rate:.1f}" for threads, rate in row.tried.items())
+    return f"{row.cut.model}: {row.threads} intra-op thread{'s' if row.threads > 1 else ''} (requests/s {tried})."
+
+
+def render(options, rows, verdicts):
+    told = rows[0].told
+    heads = ["model", "split point", "Cleave, requests/s", "p50 / p99 ms", "PyTorch, requests/s", "p50 / p99 ms",
+             "in process, requests/s", "p50 / p99 ms", "Cleave ÷ PyTorch", "Cleave ÷ in process"]
+    lines = [
+        "# Throughput of split inference", "",
+        f"`benches/throughput`: {nodes.machine()}; PyTorch {told['torch']} on the CPU, grpcio {told['grpcio']}.", "",
+        f"{options.clients} clients that each wait for their answer, one sample a request, everything together on two "
+        f"cores. Medians of {options.rounds} rounds of {options.seconds:g} s in which the contenders take turns; the "
+        "ratios are of the same round, median and range: above 1, Cleave answers more. The clients are one program, "
+        "the same for Cleave and for PyTorch. They, the edge and the cloud share the cores; in process there is "
+        "neither network nor client.", "",
+        f"PyTorch's edge and cloud are two Python processes with grpcio's server on {told['workers']} threads, eager, "
+        "in inference mode; an activation crosses as its bare bytes. Both sides have as many parameters and as many "
+        "bytes at the cut. The weights are not shared: they are random on either side. Cleave's cloud computes "
+        "requests that wait at the same time as one batch, as it does by default. Of 1 and 2 intra-op threads PyTorch "
+        "has the better:", "",
+    ]
+    lines += [f"- {threads_line(row)}" for row in rows] + [""]
+    lines += report.table(heads, map(cells, rows)) + [""]
+    return "\n".join(lines + report.bars(verdicts)) + "\n"
+
+
+def measure(options, load, say):
+    """The report, and its verdicts."""
+    rows = [measure_cut(options, load, cut, say) for cut in options.models or MODELS]
+    verdicts = list(verdicts_of(rows))
+    return render(options, rows, verdicts), verdicts
