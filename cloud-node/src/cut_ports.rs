@@ -33,11 +33,7 @@ impl CutPorts {
                 return wrong(format!("there is no tensor {name:?} at split point {split}"));
             };
             if !is_of(port, tensor, batch) {
-                let (shape, declared) = (&tensor.shape, &port.shape);
-                let dtype = port.dtype.name();
-                return wrong(format!(
-                    "{name:?} is {shape:?}, not {dtype} [{batch}] and {declared:?}"
-                ));
+                return wrong(format!("{name:?} is {:?}, not {}", tensor.shape, declared(port)));
             }
         }
         let names = || activation.iter().map(|tensor| &tensor.name);
@@ -47,6 +43,15 @@ impl CutPorts {
             None => Ok(()),
         }
     }
+}
+
+/// Such as `FP32 [batch, up to 512, 768]`.
+fn declared(port: &Port) -> String {
+    let extent = |dim: &Dim| match *dim {
+        Dim::Fixed(n) => format!(", {n}"),
+        Dim::UpTo(n) => format!(", up to {n}"),
+    };
+    format!("{} [batch{}]", port.dtype.name(), port.shape.iter().map(extent).collect::<String>())
 }
 
 fn is_of(port: &Port, tensor: &v1::Tensor, batch: u64) -> bool {

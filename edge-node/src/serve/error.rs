@@ -8,11 +8,8 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use cleave_shared::security;
 use tonic::{Code, Status};
-
-/// When a client that found no room may ask again (gRPC's retry design, A6), ms.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
-const LATER_MS: u32 = 1000;
 
 /// A failed request; the text is one line, meant for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,11 +67,10 @@ impl InferError {
 
 impl From<InferError> for Status {
     fn from(error: InferError) -> Self {
-        let mut status = Status::new(error.grpc_code(), error.to_string());
-        if matches!(error, InferError::Busy(_)) {
-            status.metadata_mut().insert(PUSHBACK, LATER_MS.into());
+        match error {
+            InferError::Busy(text) => security::no_room(text),
+            _ => Status::new(error.grpc_code(), error.to_string()),
         }
-        status
     }
 }
 
@@ -121,7 +117,8 @@ mod tests {
         for (error, ..) in table() {
             let wanted = matches!(error, InferError::Busy(_)).then_some("1000");
             let status = Status::from(error.clone());
-            let told = status.metadata().get(PUSHBACK).map(|ms| ms.to_str().unwrap());
+            let told =
+                status.metadata().get("grpc-retry-pushback-ms").map(|ms| ms.to_str().unwrap());
             assert_eq!(told, wanted, "{error:?}");
         }
     }
