@@ -10,7 +10,7 @@
 //! - [`plan`]: what the planner predicts for each split point.
 //! - [`runs`]: training curves.
 //! - [`change`]: another split point or link profile, for who has the token ([`access`]). A change is a
-//!   [`Wish`](crate::reconfigure::Wish): the configuration's own way into force.
+//!   [`Wish`]: the configuration's own way into force.
 
 mod access;
 mod activation;

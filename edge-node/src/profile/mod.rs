@@ -23,7 +23,7 @@ use crate::{cloud::explain, plan::Measured, stack};
 #[derive(Debug, Clone)]
 pub struct Options {
     pub request: Request,
-    /// Codecs to measure at each cut; empty: those that [plan] may choose.
+    /// Codecs to measure at each cut; empty: those that `[plan]` may choose.
     pub codecs: Vec<String>,
     /// Whether to count right answers through each codec at each cut.
     pub accuracy: bool,
