@@ -59,8 +59,11 @@ pub fn infer(
     }
     let (tail, cut) = (segment(spec, file, split..count, false), shipped(cut));
     let output = shipped(tail.infer(&cut).unwrap());
-    for ((name, alone), (_, together)) in each_alone(&tail, &cut).iter().zip(&output) {
-        assert_close(&format!("{name} of each sample alone"), alone, together, ROUNDING);
+    // At one cut of each model: it takes a pass for each sample.
+    if split == count / 2 {
+        for ((name, alone), (_, together)) in each_alone(&tail, &cut).iter().zip(&output) {
+            assert_close(&format!("{name} of each sample alone"), alone, together, ROUNDING);
+        }
     }
     output
 }
