@@ -36,12 +36,14 @@ fuzz_target!(|input: Input| {
         }
         return;
     }
+    // An extent of 0 behind others that no memory has: there is no such tensor to encode.
+    let Ok(most) = most else { return };
     // Any floats, infinite ones and NaN among them.
     let mut floats: Vec<f32> =
         input.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     floats.resize(elements, 0.5);
     let encoded = codec.encode_seeded(HostTensor::from_f32(shape.clone(), &floats), input.seed);
-    assert!(encoded.len() <= most.expect("of a tensor that exists"), "{base}{stage} {shape:?}");
+    assert!(encoded.len() <= most, "{base}{stage} {shape:?}");
     let decoded = codec.decode(shape, encoded).expect("what this codec has encoded");
     assert_eq!(decoded.elements(), elements);
     if base == "f32" {

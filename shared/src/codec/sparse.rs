@@ -50,7 +50,7 @@ impl Samples {
         let (count, sample) =
             shape.split_first().map_or((1, shape), |(&count, rest)| (count, rest));
         let elements = sample.iter().product();
-        // A shape with a zero may have any other extents.
+        // Of empty samples there is nothing to keep, however many they are.
         let count = if elements == 0 { 0 } else { count };
         Ok(Self { count, elements, kept: share.of(elements) })
     }

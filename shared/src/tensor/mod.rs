@@ -166,16 +166,18 @@ impl HostTensor {
     }
 }
 
-/// Bytes that a tensor of this dtype and shape takes, with checked arithmetic.
+/// Bytes that a tensor of this dtype and shape takes, with checked arithmetic. A shape is refused although an extent of 0
+/// makes it empty if the others are too many: the product of some of them never overflows where this is `Ok`.
 pub fn byte_length(dtype: DType, shape: &[usize]) -> Result<usize, TensorError> {
     if shape.len() > MAX_RANK {
         return Err(TensorError::Rank { rank: shape.len() });
     }
-    shape
+    let bytes = shape
         .iter()
-        .try_fold(dtype.size(), |acc, &d| acc.checked_mul(d))
+        .try_fold(dtype.size(), |acc, &d| acc.checked_mul(d.max(1)))
         .filter(|&n| n <= isize::MAX as usize)
-        .ok_or_else(|| TensorError::Overflow { shape: shape.to_vec() })
+        .ok_or_else(|| TensorError::Overflow { shape: shape.to_vec() })?;
+    Ok(if shape.contains(&0) { 0 } else { bytes })
 }
 
 #[cfg(test)]
@@ -193,6 +195,10 @@ mod tests {
         let err = byte_length(DType::F64, &[usize::MAX, 2]).unwrap_err();
         assert!(matches!(err, TensorError::Overflow { .. }));
         assert!(matches!(byte_length(DType::U8, &[1; 9]), Err(TensorError::Rank { rank: 9 })));
+        // Found by the fuzzer: empty, but what a sample has cannot be counted.
+        let samples = [0, usize::MAX / 8, 3, 3];
+        assert!(matches!(byte_length(DType::F32, &samples), Err(TensorError::Overflow { .. })));
+        assert!(matches!(byte_length(DType::F32, &[0, 1 << 20]), Ok(0)));
     }
 
     #[test]
