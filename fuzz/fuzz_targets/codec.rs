@@ -3,7 +3,10 @@
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use cleave_shared::{codec, tensor::HostTensor};
+use cleave_shared::{
+    codec,
+    tensor::{DType, HostTensor, byte_length},
+};
 use libfuzzer_sys::fuzz_target;
 
 const BASES: [&str; 9] =
@@ -36,8 +39,8 @@ fuzz_target!(|input: Input| {
         }
         return;
     }
-    // An extent of 0 behind others that no memory has: there is no such tensor to encode.
-    let Ok(most) = most else { return };
+    // Empty, and its other extents are more than any memory has: there is no such tensor to encode.
+    let (Ok(most), Ok(_)) = (most, byte_length(DType::F32, &shape)) else { return };
     // Any floats, infinite ones and NaN among them.
     let mut floats: Vec<f32> =
         input.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
