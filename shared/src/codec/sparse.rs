@@ -49,9 +49,11 @@ impl Samples {
         byte_length(DType::F32, shape)?;
         let (count, sample) =
             shape.split_first().map_or((1, shape), |(&count, rest)| (count, rest));
+        // No work and no memory for what is empty: of no samples that a peer says are large, or of many that have nothing.
+        if shape.contains(&0) {
+            return Ok(Self { count: 0, elements: 0, kept: 0 });
+        }
         let elements = sample.iter().product();
-        // Of empty samples there is nothing to keep, however many they are.
-        let count = if elements == 0 { 0 } else { count };
         Ok(Self { count, elements, kept: share.of(elements) })
     }
 
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(of(&[3, 2, 4]), (3, 8, 4));
         assert_eq!(of(&[]), (1, 1, 1));
         assert_eq!(of(&[5]), (5, 1, 1));
-        assert_eq!(of(&[0, 4]), (0, 4, 2));
+        assert_eq!(of(&[0, 1 << 40]), (0, 0, 0));
         assert_eq!(of(&[4, 0]), (0, 0, 0));
         assert!(Samples::of(&[usize::MAX, 2], share).is_err());
     }
