@@ -148,7 +148,7 @@ def render(options, rows, verdicts):
         f"PyTorch's edge and cloud are two Python processes with grpcio's server on {told['workers']} threads, eager, "
         "in inference mode; an activation crosses as its bare bytes. Both sides have as many parameters and as many "
         "bytes at the cut. The weights are not shared: they are random on either side. Cleave's cloud computes "
-        "requests that wait at the same time as one batch, as it does by default. Of 1 and 2 intra-op threads PyTorch "
+        "each request by itself, as it does by default. Of 1 and 2 intra-op threads PyTorch "
         "has the better:", "",
     ]
     lines += [f"- {threads_line(row)}" for row in rows] + [""]

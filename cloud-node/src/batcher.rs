@@ -5,10 +5,7 @@
 //! the last of a batch's turns find nothing left.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -58,8 +55,6 @@ struct Kind {
     cut: Cut,
     /// Name, element type, and the shape of one sample.
     tensors: Vec<(String, i32, Vec<u64>)>,
-    /// Has no samples to speak of, and stays alone.
-    odd: Option<u64>,
 }
 
 struct Waiting {
@@ -134,19 +129,15 @@ impl Batcher {
 }
 
 impl Kind {
-    /// The number of samples, and what else the tensors say of themselves. Nothing is checked here: what lies is found
-    /// out when it is decoded.
+    /// The number of samples, and what else the tensors say of themselves. That all have as many samples, and some, was
+    /// checked with the ports of the cut; what lies about its bytes is found out when it is decoded.
     fn of(asked: &Asked) -> (usize, Self) {
-        static ODD: AtomicU64 = AtomicU64::new(0);
         let activation = &asked.activation;
-        let batch = |t: &v1::Tensor| t.shape.first().copied();
-        let first = activation.first().and_then(batch).unwrap_or(0);
-        let even = first > 0 && activation.iter().all(|t| batch(t) == Some(first));
-        let odd = (!even).then(|| ODD.fetch_add(1, Ordering::Relaxed));
+        let batch = activation.first().and_then(|t| t.shape.first()).copied().unwrap_or(0);
         let sample = |t: &v1::Tensor| t.shape.get(1..).unwrap_or_default().to_vec();
         let tensors = activation.iter().map(|t| (t.name.clone(), t.dtype, sample(t))).collect();
-        let samples = usize::try_from(first).unwrap_or(usize::MAX).max(1);
-        (samples, Self { cut: asked.cut.clone(), tensors, odd })
+        let samples = usize::try_from(batch).unwrap_or(usize::MAX);
+        (samples, Self { cut: asked.cut.clone(), tensors })
     }
 }
 

@@ -9,7 +9,7 @@
 use cleave_shared::{
     model::{ModelError, Segment},
     session::GroupSpec,
-    tensor::{DType, HostTensor},
+    tensor::{DType, HostTensor, batch},
     wire::NamedTensors,
 };
 
@@ -60,11 +60,11 @@ fn join(batches: Vec<EdgeBatch>) -> Result<(NamedTensors, HostTensor), ModelErro
             part.ok_or_else(|| unlike(b.edge, &name))
         });
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let tensor = stack(&parts).ok_or_else(|| unlike(batches[0].edge, &name))?;
+        let tensor = batch::join(&parts).ok_or_else(|| unlike(batches[0].edge, &name))?;
         joint.push((name, tensor));
     }
     let labels: Vec<&HostTensor> = batches.iter().map(|b| &b.labels).collect();
-    let labels = stack(&labels)
+    let labels = batch::join(&labels)
         .ok_or_else(|| ModelError::Labels("the edges' labels differ in shape".into()))?;
     Ok((joint, labels))
 }
@@ -75,19 +75,6 @@ fn unlike(edge: usize, name: &str) -> ModelError {
         expected: format!("{name:?} with the same shape from every edge"),
         found: format!("another from edge {edge} than from the others"),
     }
-}
-
-/// Tensors one below the other; none if they differ in more than the number of rows.
-fn stack(parts: &[&HostTensor]) -> Option<HostTensor> {
-    let first = parts.first()?;
-    let inner = first.shape().get(1..)?;
-    let like = |t: &&HostTensor| t.dtype() == first.dtype() && t.shape().get(1..) == Some(inner);
-    if !parts.iter().all(like) {
-        return None;
-    }
-    let rows = parts.iter().map(|t| t.shape()[0]).sum();
-    let data: Vec<u8> = parts.iter().flat_map(|t| t.data().iter().copied()).collect();
-    HostTensor::new(first.dtype(), [&[rows], inner].concat(), data.into()).ok()
 }
 
 /// Rows `start..start + count` of every tensor.
