@@ -76,6 +76,8 @@ struct Decoded {
 impl Batcher {
     /// Batches of at most so many samples, for which the first may wait so long.
     pub fn new(pool: ComputePool, most: usize, delay: Duration) -> Self {
+        // There from the start, so that the first batch is a rate.
+        batched().increment(0);
         Self { pool, waiting: Arc::default(), most, delay, usual: Arc::default() }
     }
 
@@ -116,16 +118,17 @@ impl Batcher {
             return;
         }
         let count = batch.len() as u64;
-        let together = count > 1 && together(&mut batch, begin);
-        metrics::counter!("cleave_batched_requests_total").increment(if together {
-            count
-        } else {
-            0
-        });
+        if count > 1 && together(&mut batch, begin) {
+            batched().increment(count);
+        }
         // Nothing is left of a batch that was answered.
         batch.into_iter().for_each(|one| one.alone(begin));
         self.usual.observe(begin.elapsed());
     }
+}
+
+fn batched() -> metrics::Counter {
+    metrics::counter!("cleave_batched_requests_total")
 }
 
 impl Kind {

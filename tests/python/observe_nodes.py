@@ -364,6 +364,9 @@ def observe(folder, started):
         generate(token_port)
         packets = f"sum(rate(cleave_link_packets_total[{WINDOW_S}s])) > 0"
         eventually("packets", lambda: requests.failed or requests.answers > 20 and prometheus.query(packets))
+        # The edge's may have been scraped twice before the cloud's was.
+        scrapes = "count_over_time(cleave_compute_wait_seconds_count{job='cloud'}[1m]) > 1"
+        eventually("two scrapes of the cloud's metrics", lambda: len(prometheus.query(scrapes)) == 2)
         cloud_text = get(f"http://127.0.0.1:{place.metrics}/metrics")
         check("the cloud ends when it is asked to", cloud.stop() == 0, cloud.log.read_text()[-2000:])
         before = requests.answers
