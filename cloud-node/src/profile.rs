@@ -9,6 +9,7 @@ use cleave_shared::{
     kept::Kept,
     model::{ModelSpec, WeightFormat},
     profile::{ComputeProfile, Request, measure},
+    progress::unseen,
     wire::v1,
 };
 use tonic::Status;
@@ -73,7 +74,8 @@ impl Profiler {
         let job = move || -> Result<ComputeProfile, Status> {
             let (stages, weights) = (spec.stage_names(), library.initial(0));
             let mut source = library.source(&weights, &stages).map_err(library_status)?;
-            measure(&spec, format, request, &codecs, source.as_mut()).map_err(model_status)
+            let found = measure(&spec, format, request, &codecs, source.as_mut(), &unseen);
+            found.map_err(model_status)
         };
         let profile = self.pool.run_patiently(job).await.map_err(compute_status)??;
         Ok(serde_json::to_string(&profile).expect("plain data"))

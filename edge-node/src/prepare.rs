@@ -9,7 +9,10 @@ use cleave_shared::{
     data::{self, Manifest, Target},
 };
 
-use crate::train::{RunRecord, data_folder, new_run_id};
+use crate::{
+    bar::{follow, waiting},
+    train::{RunRecord, data_folder, new_run_id},
+};
 
 /// What was prepared, and where.
 pub struct Prepared {
@@ -25,8 +28,11 @@ pub fn prepare(config: &Config, run: Option<String>) -> Result<Prepared, String>
         return Err(format!("--run: {run} was trained already; prepare the data of another run"));
     }
     let folder = data_folder(&config.runs.dir, &run);
-    let manifest = data::prepare(&config.data, config.seed, config.prepare.normalise, &folder)
-        .map_err(|e| e.to_string())?;
+    let shown = waiting("reading the data", false);
+    let told = |step| follow(&shown, step);
+    let normalise = config.prepare.normalise;
+    let manifest = data::prepare(&config.data, config.seed, normalise, &folder, &told);
+    let manifest = manifest.map_err(|e| e.to_string())?;
     Ok(Prepared { run, manifest })
 }
 

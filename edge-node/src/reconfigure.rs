@@ -36,6 +36,9 @@ use crate::{
 
 /// How often files are looked at without a notification, and how often a failed change is retried.
 const TICK: Duration = Duration::from_secs(1);
+/// How soon before anything is deployed: a cloud that was started at the same time needs a moment. Then twice as long each
+/// time, up to [`TICK`].
+const FIRST_RETRY: Duration = Duration::from_millis(10);
 
 /// Owns what is deployed.
 pub struct Reconfigurer {
@@ -86,16 +89,21 @@ impl Reconfigurer {
         let (changed, mut changes) = mpsc::channel(1);
         let _watchers = self.watch(&changed);
         let mut first = Some(first);
+        let mut pause = FIRST_RETRY;
         self.refresh().await;
         loop {
-            if self.outlets.deployed.borrow().is_some()
-                && let Some(first) = first.take()
-            {
-                first().await;
+            if self.outlets.deployed.borrow().is_some() {
+                pause = TICK;
+                if let Some(first) = first.take() {
+                    first().await;
+                }
             }
             tokio::select! {
                 _ = changes.recv() => self.look().await,
-                () = tokio::time::sleep(TICK) => self.look().await,
+                () = tokio::time::sleep(pause) => {
+                    self.look().await;
+                    pause = TICK.min(pause * 2);
+                }
                 () = self.ready.deployer().lost() => {
                     self.unbind();
                     self.refresh().await;

@@ -27,6 +27,7 @@ pub mod memory;
 pub mod model;
 pub mod privacy;
 pub mod profile;
+pub mod progress;
 pub mod security;
 pub mod session;
 pub mod shutdown;

@@ -1,11 +1,12 @@
 //! Data sets in files against the libraries that their files come from: tokens against transformers,
 //! pixels against Pillow. `tests/python/data_reference.py` makes the files.
 
-use std::{collections::HashMap, path::Path, process::Command};
+use std::{collections::HashMap, path::Path, process::Command, sync::Mutex};
 
 use cleave_shared::{
     data::{DataSpec, Dataset, Target, TextUnit, gather, prepare},
     model::ModelSpec,
+    progress::{Step, unseen},
 };
 use safetensors::{Dtype, SafeTensors};
 
@@ -97,7 +98,7 @@ fn image_files_have_the_pixels_of_pillow() {
     let path = dir.path().join("data");
     for (channels, key) in [(3, "images"), (1, "grey")] {
         let spec = DataSpec::Images { path: path.clone(), input: Some([channels, 20, 28]) };
-        let (set, dropped) = spec.collect().unwrap();
+        let (set, dropped) = spec.collect(&unseen).unwrap();
         assert_eq!(set.target(), Target::Classes { names: vec!["cat".into(), "dog".into()] });
         let batch = all(set.as_ref());
         assert_eq!(floats(&batch.labels.to_i64().unwrap()), expected["labels"]);
@@ -132,11 +133,16 @@ fn images_are_prepared_without_the_broken_ones() {
     let error = spec.open().err().unwrap().to_string();
     assert!(error.contains("3 rows cannot be used") && error.contains("prepare"), "{error}");
     let folder = dir.path().join("prepared");
-    let manifest = prepare(&spec, 7, false, &folder).unwrap();
+    let told = Mutex::new(Vec::new());
+    let note = |step: Step| told.lock().unwrap().push(step);
+    let manifest = prepare(&spec, 7, false, &folder, &note).unwrap();
     assert_eq!((manifest.collected, manifest.dropped.rows()), (16, 3));
+    // Files are read on several threads.
+    let read = |done| Step { what: "reading images", done, of: 16 };
+    assert_eq!(told.lock().unwrap()[..16], (1..=16).map(read).collect::<Vec<_>>());
     let prepared = DataSpec::Prepared { path: folder }.open().unwrap();
     assert_eq!(prepared.len(), 13);
-    let raw = spec.collect().unwrap().0;
+    let raw = spec.collect(&unseen).unwrap().0;
     let sum = |set: &dyn Dataset| -> f32 { all(set).inputs[0].1.to_f32().unwrap().iter().sum() };
     let (one, other) = (sum(prepared.as_ref()), sum(raw.as_ref()));
     assert!((one - other).abs() < 1e-4 * other, "{one} {other}");

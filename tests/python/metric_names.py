@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = r"cleave_[a-z0-9_]+"
+# Those of the process have the names that they have everywhere.
+NAME = r"(?:cleave|process)_[a-z0-9_]+"
 # Of a histogram's or summary's samples, beside its name.
 PARTS = ("_bucket", "_sum", "_count")
 # What prometheus-adapter.yaml makes of a counter, or of a histogram's seconds.

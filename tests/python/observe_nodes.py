@@ -286,8 +286,8 @@ def dashboard():
 
 
 def series(text):
-    """What there is to adapt: of a histogram its seconds."""
-    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)", text, re.M):
+    """What there is to adapt: of a histogram its seconds, of the process nothing."""
+    for name, kind in re.findall(r"^# TYPE (cleave_\S+) (\w+)", text, re.M):
         yield name + "_sum" if kind == "histogram" else name
 
 

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     cloud::CloudClient,
-    plan::{Choice, Grounds, grounds},
+    plan::{Choice, Grounds, grounds_of},
+    profile::known_or_measured,
 };
 
 /// How often calls that are under way are looked at.
@@ -46,7 +47,11 @@ impl Adapter {
                 return;
             }
             let config = self.config.borrow_and_update().clone();
-            match grounds(&config, config.plan.request()).await {
+            let grounds = match known_or_measured(&config, config.plan.request(), true).await {
+                Ok(measured) => grounds_of(&config, measured).await,
+                Err(error) => Err(error),
+            };
+            match grounds {
                 Ok(grounds) => {
                     self.adapt(config, grounds).await;
                     self.patience.send_replace(None);

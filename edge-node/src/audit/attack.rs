@@ -13,6 +13,7 @@ use cleave_shared::{
     model::{Activation, ModelError, Value},
     privacy::Shield,
 };
+use indicatif::ProgressBar;
 
 use super::{decoder::Decoder, subject::Samples};
 
@@ -27,6 +28,8 @@ pub struct Attacker<'a> {
     pub seed: u64,
     /// What is done to activations before they are sent.
     pub shield: &'a Shield,
+    /// Counts epochs.
+    pub shown: &'a ProgressBar,
 }
 
 /// Mean and deviation of what the decoder is given.
@@ -50,7 +53,8 @@ impl Attacker<'_> {
         let mut optimizer = AdamConfig::new().init();
         let plan = BatchPlan::new((0..seen.count()).collect(), BATCH, self.seed);
         let plan = plan.map_err(|e| ModelError::Training(e.to_string()))?;
-        for step in 1..=self.epochs * plan.steps_per_epoch() {
+        let per_epoch = plan.steps_per_epoch();
+        for step in 1..=self.epochs * per_epoch {
             let batch = plan.batch(step);
             let sent = self.sent(seen.rows(&batch, &device), step, 0);
             // Inputs between 0 and 1, whatever the data's own range is.
@@ -58,6 +62,7 @@ impl Attacker<'_> {
             let loss = (decoder.forward(scale.apply(sent)) - wanted).square().mean();
             let grads = GradientsParams::from_grads(loss.backward(), &decoder);
             decoder = optimizer.step(LEARNING_RATE, decoder, grads);
+            self.shown.inc(step.is_multiple_of(per_epoch).into());
         }
         let mut values = Vec::with_capacity(asked.count() * inputs.width());
         let all: Vec<usize> = (0..asked.count()).collect();

@@ -30,6 +30,7 @@ use self::{
     quality::Quality,
     subject::{Samples, Subject},
 };
+use crate::bar::bar;
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -71,11 +72,13 @@ pub fn audit(
     let shield = shield(privacy.as_ref(), subject.seed());
     let mut grid = Grid::new(&originals, low, high);
     let mut cuts = Vec::new();
+    let shown = bar("attacking, epochs", splits.len() * options.epochs as usize);
     for &split in &splits {
         train.advance(&subject, split)?;
         held_out.advance(&subject, split)?;
         let (seen, asked) = (train.smashed(split)?, held_out.smashed(split)?);
-        let attacker = Attacker { epochs: options.epochs, seed: subject.seed(), shield: &shield };
+        let (epochs, seed) = (options.epochs, subject.seed());
+        let attacker = Attacker { epochs, seed, shield: &shield, shown: &shown };
         let rebuilt = attacker.rebuild(&seen, &inputs, &asked).map_err(|e| e.to_string())?;
         let cut = Cut {
             split_point: split,
@@ -84,7 +87,7 @@ pub fn audit(
             norm: seen.median_norm(),
             quality: judge(&rebuilt),
         };
-        progress(&cut.line());
+        shown.suspend(|| progress(&cut.line()));
         grid.add(&rebuilt);
         cuts.push(cut);
     }

@@ -22,6 +22,7 @@ use cleave_shared::{
 pub use self::codec::{activation_codec, refuse_in_training};
 use self::taught::Taught;
 use crate::{
+    bar::bar,
     chosen::Chosen,
     deploy::{Deployer, Target},
     split_model::SplitModel,
@@ -130,7 +131,8 @@ async fn taught(
     let teacher = SplitModel::open(config, &chosen.weights)?;
     let mut logits = HashMap::new();
     for part in [Part::Train, Part::Validation] {
-        for indices in split.indices(part).chunks(BATCH) {
+        let chunks = split.indices(part).chunks(BATCH);
+        for indices in bar("asking the uncut model", chunks.len()).wrap_iter(chunks) {
             let Batch { inputs, .. } = plain.batch(indices);
             let output = teacher.infer(inputs, indices.len()).await?;
             let values = output.to_f32().map_err(|e| e.to_string())?;

@@ -74,9 +74,10 @@ pub struct PlanArgs {
 
 pub async fn profile(config: &Config, args: ProfileArgs) -> Result<(), String> {
     let request = args.sizes.request(args.training);
-    let options = profile::Options { request, codecs: args.codecs, accuracy: args.accuracy };
+    let ProfileArgs { codecs, accuracy, json, .. } = args;
+    let options = profile::Options { request, codecs, accuracy, quiet: false };
     let (path, measured) = profile::profile(config, &options).await?;
-    match args.json {
+    match json {
         true => println!("{}", serde_json::to_string_pretty(&measured).expect("plain data")),
         false => print!("{}", profile::render(&measured)),
     }

@@ -6,7 +6,7 @@ use cleave_shared::{
     model::Segment,
 };
 
-use crate::{chosen::Chosen, split_model::SplitModel};
+use crate::{bar::bar, chosen::Chosen, split_model::SplitModel};
 
 /// Samples that cross the link at once.
 const BATCH: usize = 128;
@@ -89,7 +89,8 @@ impl Samples {
         let model = SplitModel::open(config, weights)?;
         let features = vec![Rows::default(); places.len()];
         let mut found = Self { features, uncut: Rows::default(), labels: Vec::new() };
-        for indices in indices.chunks(BATCH) {
+        let chunks = indices.chunks(BATCH);
+        for indices in bar("asking the uncut model", chunks.len()).wrap_iter(chunks) {
             let Batch { inputs, labels } = feed.batch(indices);
             let features = head.exit_features(&inputs, places).map_err(|e| e.to_string())?;
             for (rows, tensor) in found.features.iter_mut().zip(features) {

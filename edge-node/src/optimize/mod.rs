@@ -23,6 +23,7 @@ use cleave_shared::{
 
 pub use self::report::{Figures, Report};
 use crate::{
+    bar::bar,
     deploy::{Deployer, Target},
     report::Column,
     stack,
@@ -101,11 +102,14 @@ fn measure(
     if test.is_empty() {
         return Err(format!("data: {} samples leave none to measure with", dataset.len()));
     }
+    // In samples: all for the accuracy, then one at a time for the clock.
+    let shown = bar(format!("measuring {name}"), test.len() + WARM_UP + TIMED);
     let mut correct = 0;
     for indices in test.chunks(BATCH) {
         let batch = gather(dataset, indices);
         let outcome = model.evaluate(&batch.inputs, &batch.labels, config.train.loss);
         correct += outcome.map_err(|e| e.to_string())?.1;
+        shown.inc(indices.len() as u64);
     }
     let mut times = Column::default();
     for (i, &index) in test.iter().cycle().take(WARM_UP + TIMED).enumerate() {
@@ -115,6 +119,7 @@ fn measure(
         if i >= WARM_UP {
             times.add(begin.elapsed().as_secs_f64() * 1e3);
         }
+        shown.inc(1);
     }
     let zeros = |values: Vec<f32>| values.iter().filter(|v| **v == 0.0).count();
     let weights = model.weights();

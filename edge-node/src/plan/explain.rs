@@ -11,6 +11,7 @@ use cleave_shared::{
     link::Link,
     profile::{Request, Spread, sample_input},
 };
+use indicatif::ProgressBar;
 use tokio::sync::watch;
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     plan_step, search,
 };
 use crate::{
+    bar::bar,
     cloud::explain,
     deploy::{Deployer, Target},
     ports,
@@ -54,7 +56,7 @@ pub struct Explained {
 
 /// Measures what is not known yet: both nodes' times, and the link.
 pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, String> {
-    grounds_of(config, known_or_measured(config, request).await?).await
+    grounds_of(config, known_or_measured(config, request, false).await?).await
 }
 
 /// The same from what was measured before.
@@ -135,8 +137,9 @@ pub async fn explained(
     let mut rows: Vec<Row> = found.all.iter().map(row).collect();
     if requests > 0 {
         let trial = Trial::new(config, request)?;
+        let shown = bar("measuring choices", rows.len() * (WARM_UP + requests));
         for (row, predicted) in rows.iter_mut().zip(&found.all) {
-            row.measured_ms = Some(trial.measure(&predicted.choice, requests).await?);
+            row.measured_ms = Some(trial.measure(&predicted.choice, requests, &shown).await?);
         }
     }
     let Measured { model, batch, scale, .. } = &grounds.measured;
@@ -218,7 +221,12 @@ impl Trial {
     }
 
     /// Median of so many requests, ms.
-    async fn measure(&self, choice: &Choice, requests: usize) -> Result<f64, String> {
+    async fn measure(
+        &self,
+        choice: &Choice,
+        requests: usize,
+        shown: &ProgressBar,
+    ) -> Result<f64, String> {
         let target = self.deployer.target(&self.config)?;
         let codec = choice.codec.clone().unwrap_or(target.codec);
         let target = Target { split: choice.split, codec, ..target };
@@ -234,6 +242,7 @@ impl Trial {
             if number >= WARM_UP {
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }
+            shown.inc(1);
         }
         Ok(Spread::of(times).median_ms)
     }

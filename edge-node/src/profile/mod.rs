@@ -17,7 +17,12 @@ use cleave_shared::{
 };
 
 pub use self::table::render;
-use crate::{cloud::explain, plan::Measured, stack};
+use crate::{
+    bar::{follow, waiting},
+    cloud::explain,
+    plan::Measured,
+    stack,
+};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -27,6 +32,8 @@ pub struct Options {
     pub codecs: Vec<String>,
     /// Whether to count right answers through each codec at each cut.
     pub accuracy: bool,
+    /// Nothing is shown on a terminal, for a node that serves.
+    pub quiet: bool,
 }
 
 /// The profile's file, and what is in it.
@@ -36,19 +43,22 @@ pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Mea
         false => options.codecs.clone(),
     };
     let library = Arc::new(config.library(Arc::new(config.runs.open("edge")?))?);
-    let edge = here(config, options.request, &codecs, &library).await?;
+    let edge = here(config, options, &codecs, &library).await?;
     // On the network as it is: the simulated link has its own model.
     let none = Link::new(Profile::builtin("none").expect("comes with Cleave"), 0);
     let cloud = stack::client(config, &none)?;
     let refused = |status: tonic::Status| explain(cloud.address(), &status);
     let weights = library.initial(config.seed).to_string();
     let agreement = config.agreement(0, &weights);
+    let shown = waiting("the cloud measures", options.quiet);
     let there = cloud.profile(agreement, options.request, codecs.clone()).await;
     let there = there.map_err(refused)?;
     if there.stages.len() != edge.stages.len() {
         return Err("the cloud's profile has other stages: run the same version on both".into());
     }
+    shown.set_message("timing calls");
     let host = host::measure(&cloud).await.map_err(refused)?;
+    shown.finish_and_clear();
     let accuracy = match options.accuracy {
         true => accuracy::measure(config, &codecs, cloud).await?,
         false => Vec::new(),
@@ -70,12 +80,16 @@ pub async fn profile(config: &Config, options: &Options) -> Result<(PathBuf, Mea
     Ok((path, measured))
 }
 
-/// What was measured before, if it has what the configuration needs; else measures.
-pub async fn known_or_measured(config: &Config, request: Request) -> Result<Measured, String> {
+/// What was measured before, if it has what the configuration needs; else measures. `quiet` as in [`Options`].
+pub async fn known_or_measured(
+    config: &Config,
+    request: Request,
+    quiet: bool,
+) -> Result<Measured, String> {
     if let Some(known) = known(config, request)? {
         return Ok(known);
     }
-    let options = Options { request, codecs: Vec::new(), accuracy: false };
+    let options = Options { request, codecs: Vec::new(), accuracy: false, quiet };
     Ok(profile(config, &options).await?.1)
 }
 
@@ -102,11 +116,12 @@ fn path(config: &Config, request: Request) -> PathBuf {
 /// This machine, on threads of its own.
 async fn here(
     config: &Config,
-    request: Request,
+    options: &Options,
     codecs: &[String],
     library: &Arc<Library>,
 ) -> Result<ComputeProfile, String> {
     let kernel_threads = config.edge.kernel_threads;
+    let (request, shown) = (options.request, waiting("building the model", options.quiet));
     let (config, codecs, library) = (config.clone(), codecs.to_vec(), library.clone());
     let work = move || {
         let codecs = codecs.iter().map(|name| codec::by_name(name));
@@ -115,7 +130,9 @@ async fn here(
         let weights = library.initial(config.seed);
         let mut source =
             library.source(&weights, &spec.stage_names()).map_err(|e| e.to_string())?;
-        measure(spec, format, request, &codecs, source.as_mut()).map_err(|e| e.to_string())
+        let told = |step| follow(&shown, step);
+        let found = measure(spec, format, request, &codecs, source.as_mut(), &told);
+        found.map_err(|e| e.to_string())
     };
     let pool = ComputePool::new(1, 1, Machine::new(kernel_threads));
     pool.run(work).await.map_err(|e| format!("measuring failed: {e}"))?

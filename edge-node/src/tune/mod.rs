@@ -17,6 +17,7 @@ use std::{
 };
 
 use cleave_shared::{codec, config::Config};
+use indicatif::ProgressBar;
 use tokio::task::JoinSet;
 
 use self::{
@@ -28,7 +29,10 @@ pub use self::{
     stopping::Rule,
     table::render,
 };
-use crate::train::{self, Outcome, RunRecord, data_folder, new_run_id};
+use crate::{
+    bar::bar,
+    train::{self, Outcome, RunRecord, data_folder, new_run_id},
+};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ struct Shared {
     /// Whose prepared data; none if nothing was prepared.
     data_of: Option<String>,
     board: Mutex<Board>,
+    /// Counts epochs, those that trials do without as well.
+    shown: ProgressBar,
 }
 
 /// Searches; the error is one line. `say` is given a line for each trial that ends.
@@ -79,15 +85,16 @@ pub async fn tune(config: &Config, options: &Options, say: impl Fn(&str)) -> Res
     let mut board = Board::new(options.rule);
     journal.ended().iter().for_each(|e| board.remember(e.trial.trial, e.curve.clone()));
     let prepared = cleave_shared::data::Prepared::is_in(&data_folder(&config.runs.dir, &run));
+    let done: Vec<usize> = journal.ended().iter().map(|e| e.trial.trial).collect();
+    let mut waiting: VecDeque<Trial> =
+        trials.into_iter().filter(|t| !done.contains(&t.trial)).collect();
     let shared = Arc::new(Shared {
         config: config.clone(),
         data_of: prepared.then(|| run.clone()),
         run,
         board: Mutex::new(board),
+        shown: bar("tuning, epochs", waiting.len() * config.train.epochs as usize),
     });
-    let done: Vec<usize> = journal.ended().iter().map(|e| e.trial.trial).collect();
-    let mut waiting: VecDeque<Trial> =
-        trials.into_iter().filter(|t| !done.contains(&t.trial)).collect();
     let mut running = JoinSet::new();
     loop {
         while running.len() < options.parallel.max(1)
@@ -97,9 +104,10 @@ pub async fn tune(config: &Config, options: &Options, say: impl Fn(&str)) -> Res
         }
         let Some(ended) = running.join_next().await else { break };
         let ended = ended.map_err(|e| format!("a trial failed: {e}"))?;
-        say(&table::line(&ended));
+        shared.shown.suspend(|| say(&table::line(&ended)));
         journal.add(ended)?;
     }
+    shared.shown.finish_and_clear();
     journal.finish()?;
     if journal.ended().iter().all(|e| e.state == State::Failed) {
         let why = journal.ended().iter().find_map(|e| e.error.clone());
@@ -133,6 +141,7 @@ async fn run_trial(shared: Arc<Shared>, trial: Trial) -> Ended {
     let outcome = train_trial(&shared, &trial, &run).await;
     let board = shared.board.lock().unwrap_or_else(|p| p.into_inner());
     let curve = board.curve(trial.trial);
+    shared.shown.inc(shared.config.train.epochs.saturating_sub(curve.len() as u64));
     let seconds = begin.elapsed().as_secs_f64();
     let mut ended = Ended {
         trial,
@@ -169,9 +178,11 @@ async fn train_trial(shared: &Arc<Shared>, trial: &Trial, run: &str) -> Result<O
         data_of: shared.data_of.clone(),
         edge: None,
     };
-    let (board, number) = (shared.clone(), trial.trial);
+    let (all, number) = (shared.clone(), trial.trial);
     let observer: train::Observer = Box::new(move |validated| {
-        let mut board = board.board.lock().unwrap_or_else(|p| p.into_inner());
+        let mut board = all.board.lock().unwrap_or_else(|p| p.into_inner());
+        let known = board.curve(number).len() as u64;
+        all.shown.inc(validated.epoch.saturating_sub(known));
         board.note(number, validated.epoch, validated.score.badness())
     });
     train::train_observed(&config, &options, Some(observer)).await

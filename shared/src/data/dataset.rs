@@ -83,11 +83,19 @@ pub struct Batch {
 /// # Panics
 /// If an index is not below the data set's length; a [`Split`] of that length has only such.
 pub fn gather(dataset: &dyn Dataset, indices: &[usize]) -> Batch {
+    gather_noted(dataset, indices, || ())
+}
+
+/// The same; `noted` is called after each input of each sample.
+pub(super) fn gather_noted(dataset: &dyn Dataset, indices: &[usize], noted: impl Fn()) -> Batch {
     let ports = dataset.inputs();
     let single = ports.len() == 1;
     let input = |(number, port): (usize, Port)| {
         let mut bytes = Vec::with_capacity(indices.len() * port.bytes());
-        indices.iter().for_each(|&index| dataset.write_input(index, number, &mut bytes));
+        for &index in indices {
+            dataset.write_input(index, number, &mut bytes);
+            noted();
+        }
         let tensor = batched(port.dtype, indices.len(), &port.largest(), bytes);
         (if single { INPUT.into() } else { port.name }, tensor)
     };

@@ -13,7 +13,10 @@ use std::{
 use image::{DynamicImage, ImageError, ImageReader, imageops::FilterType};
 
 use super::{DataError, Dataset, Dropped, INPUT, Target, csv::content};
-use crate::model::Port;
+use crate::{
+    model::Port,
+    progress::{Progress, Steps},
+};
 
 /// Images in files.
 #[derive(Debug)]
@@ -32,8 +35,13 @@ struct File {
 }
 
 impl ImageFolder {
-    /// Finds and checks the files of all classes, which are in the order of their names.
-    pub fn open(folder: &Path, input: [usize; 3]) -> Result<(Self, Dropped), DataError> {
+    /// Finds and checks the files of all classes, which are in the order of their names; `progress` is told of
+    /// each file.
+    pub fn open(
+        folder: &Path,
+        input: [usize; 3],
+        progress: Progress<'_>,
+    ) -> Result<(Self, Dropped), DataError> {
         if !matches!(input[0], 1 | 3) || input.iter().any(|n| !(1..=1 << 15).contains(n)) {
             let problem = format!("gives no samples of {input:?}: [1 or 3, height, width] is read");
             return Err(content(folder, problem));
@@ -48,7 +56,8 @@ impl ImageFolder {
         }
         let mut dropped = Dropped::default();
         let mut files = Vec::new();
-        for (file, problem) in found.iter().zip(problems(&found)) {
+        let steps = Steps::new("reading images", found.len(), progress);
+        for (file, problem) in found.iter().zip(problems(&found, &steps)) {
             match problem {
                 None => files.push(file.clone()),
                 Some(reason) => {
@@ -82,18 +91,24 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Why each file cannot be used; on all processors, since decoding takes milliseconds.
-fn problems(files: &[File]) -> Vec<Option<String>> {
+fn problems(files: &[File], steps: &Steps<'_>) -> Vec<Option<String>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = files.len().div_ceil(threads).max(1);
-    let check = |files: &[File]| -> Vec<Option<String>> {
-        files.iter().map(|file| decode(&file.path).err()).collect()
-    };
     thread::scope(|scope| {
         let shares: Vec<_> =
-            files.chunks(share).map(|files| scope.spawn(move || check(files))).collect();
+            files.chunks(share).map(|files| scope.spawn(move || check(files, steps))).collect();
         let joined = shares.into_iter().map(|share| share.join().expect("decoding gives errors"));
         joined.flatten().collect()
     })
+}
+
+fn check(files: &[File], steps: &Steps<'_>) -> Vec<Option<String>> {
+    let one = |file: &File| {
+        let problem = decode(&file.path).err();
+        steps.step();
+        problem
+    };
+    files.iter().map(one).collect()
 }
 
 /// Decodes a file by what is in it, whatever its name ends in.

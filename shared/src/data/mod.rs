@@ -47,7 +47,12 @@ pub use self::{
     text::TextDataset,
     tokens::{TextUnit, Tokens},
 };
-use crate::{checkpoint::CheckpointError, model::ModelSpec, tensor::DType};
+use crate::{
+    checkpoint::CheckpointError,
+    model::ModelSpec,
+    progress::{Progress, unseen},
+    tensor::DType,
+};
 
 /// Why there is nothing to train on.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +185,7 @@ impl DataSpec {
 
     /// Reads and checks the whole set; a row that cannot be used is an error.
     pub fn open(&self) -> Result<Arc<dyn Dataset>, DataError> {
-        let (dataset, dropped) = self.collect()?;
+        let (dataset, dropped) = self.collect(&unseen)?;
         let rows = dropped.rows();
         match dropped.reasons().next() {
             None => Ok(dataset),
@@ -193,8 +198,11 @@ impl DataSpec {
         }
     }
 
-    /// Reads the whole set, and leaves out rows that cannot be used.
-    pub fn collect(&self) -> Result<(Arc<dyn Dataset>, Dropped), DataError> {
+    /// Reads the whole set, and leaves out rows that cannot be used. `progress` is told of each image.
+    pub fn collect(
+        &self,
+        progress: Progress<'_>,
+    ) -> Result<(Arc<dyn Dataset>, Dropped), DataError> {
         let clean = |dataset: Arc<dyn Dataset>| (dataset, Dropped::default());
         Ok(match self {
             DataSpec::Digits => clean(Arc::new(digits()?)),
@@ -204,7 +212,7 @@ impl DataSpec {
                     let problem = "gives no samples: the model does not take images";
                     csv::content(path, problem.into())
                 })?;
-                let (images, dropped) = ImageFolder::open(path, input)?;
+                let (images, dropped) = ImageFolder::open(path, input, progress)?;
                 (Arc::new(images), dropped)
             }
             DataSpec::Csv { path, label, target, features } => {

@@ -7,7 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DataError, Dataset};
-use crate::tensor::{DType, HostTensor};
+use crate::{
+    model::Port,
+    progress::{Progress, Steps},
+    tensor::{DType, HostTensor},
+};
 
 /// What is done to one FP32 input: `(value - mean) / deviation`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,11 +29,12 @@ pub struct Normalisation {
 
 impl Normalisation {
     /// Mean and deviation of every FP32 input over the samples at `indices`: by channel for
-    /// `[channels, height, width]`, else by the last dimension.
-    pub fn measure(dataset: &dyn Dataset, indices: &[usize]) -> Vec<Self> {
+    /// `[channels, height, width]`, else by the last dimension. `progress` is told of each input of each sample.
+    pub fn measure(dataset: &dyn Dataset, indices: &[usize], progress: Progress<'_>) -> Vec<Self> {
         let ports = dataset.inputs().into_iter().enumerate();
-        let floats = ports.filter(|(_, port)| port.dtype == DType::F32);
-        let one = |(number, port): (usize, crate::model::Port)| {
+        let floats: Vec<_> = ports.filter(|(_, port)| port.dtype == DType::F32).collect();
+        let steps = Steps::new("measuring means", floats.len() * indices.len(), progress);
+        let one = |(number, port): (usize, Port)| {
             let (groups, run) = match port.largest()[..] {
                 [channels, height, width] => (channels, height * width),
                 ref shape => (shape.last().copied().unwrap_or(1), 1),
@@ -42,12 +47,13 @@ impl Normalisation {
                 for (i, value) in floats_of(&bytes).enumerate() {
                     moments[i / run % groups].add(value.into());
                 }
+                steps.step();
             }
             let mean = moments.iter().map(|m| m.mean as f32).collect();
             let deviation = moments.iter().map(Moments::deviation).collect();
             Self { input: port.name, run, mean, deviation }
         };
-        floats.map(one).collect()
+        floats.into_iter().map(one).collect()
     }
 
     /// Does it to values of whole samples, little-endian FP32.
@@ -110,7 +116,17 @@ impl Moments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Column, Table, Target, table::integer_bytes};
+    use crate::{
+        data::{Column, Table, Target, table::integer_bytes},
+        progress::unseen,
+    };
+
+    fn measured(set: &Table) -> Normalisation {
+        let [of_input] = &Normalisation::measure(set, &[0, 1], &unseen)[..] else {
+            panic!("one input")
+        };
+        of_input.clone()
+    }
 
     fn table(shape: &[usize], values: &[f32]) -> Table {
         let samples = values.len() / shape.iter().product::<usize>();
@@ -128,7 +144,7 @@ mod tests {
         let values = [1.0, 10.0, 5.0, 3.0, 30.0, 5.0, 1e6, -1e6, 7.0];
         let set = table(&[3], &values);
         // The third sample is not of the part.
-        let [by_feature] = &Normalisation::measure(&set, &[0, 1])[..] else { panic!("one input") };
+        let by_feature = measured(&set);
         assert_eq!(by_feature.mean, [2.0, 20.0, 5.0]);
         assert_eq!(by_feature.deviation, [1.0, 10.0, 1.0]);
         let batch = HostTensor::from_f32(vec![2, 3], &values[..6]);
@@ -138,7 +154,7 @@ mod tests {
     #[test]
     fn images_are_normalised_by_channel() {
         let set = table(&[2, 1, 2], &[0.0, 2.0, 10.0, 10.0, 0.0, 2.0, 30.0, 30.0]);
-        let [by_channel] = &Normalisation::measure(&set, &[0, 1])[..] else { panic!("one input") };
+        let by_channel = measured(&set);
         assert_eq!((by_channel.run, &by_channel.mean[..]), (2, &[1.0, 20.0][..]));
         assert_eq!(by_channel.deviation, [1.0, 10.0]);
         let done =

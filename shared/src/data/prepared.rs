@@ -22,9 +22,14 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Column, DataError, DataSpec, Dataset, Dropped, Normalisation, Part, Split, Table, Target,
-    normalise::floats_of,
+    dataset::gather_noted, normalise::floats_of,
 };
-use crate::{checkpoint::write_atomic, model::Port, tensor::DType};
+use crate::{
+    checkpoint::write_atomic,
+    model::Port,
+    progress::{Progress, Steps},
+    tensor::DType,
+};
 
 const MANIFEST: &str = "data.json";
 const LABELS: &str = "labels";
@@ -67,38 +72,35 @@ pub struct PartRecord {
     pub sha256: String,
 }
 
-/// Collects, cleans, normalises (if `normalise`) and splits by `seed`, and writes `folder`.
+/// Collects, cleans, normalises (if `normalise`) and splits by `seed`, and writes `folder`. `progress` is told of each
+/// sample, once for everything that is done with it.
 pub fn prepare(
     source: &DataSpec,
     seed: u64,
     normalise: bool,
     folder: &Path,
+    progress: Progress<'_>,
 ) -> Result<Manifest, DataError> {
-    let (dataset, mut dropped) = source.collect()?;
+    let (dataset, mut dropped) = source.collect(progress)?;
     let collected = dataset.len() + dropped.rows();
-    let kept = finite(dataset.as_ref(), &mut dropped);
+    let kept = finite(dataset.as_ref(), &mut dropped, progress);
     let split = dataset.split(seed);
     let part = |part: Part| -> Vec<usize> {
         split.indices(part).iter().copied().filter(|&i| kept[i]).collect()
     };
-    let train = part(Part::Train);
+    let parts = NAMES.map(|(name, which)| (name, part(which)));
+    let train = &parts[0].1;
     if train.is_empty() {
         return Err(DataError::NoSamples);
     }
-    let normalisation =
-        if normalise { Normalisation::measure(dataset.as_ref(), &train) } else { Vec::new() };
+    let normalisation = match normalise {
+        true => Normalisation::measure(dataset.as_ref(), train, progress),
+        false => Vec::new(),
+    };
     fs::create_dir_all(folder).map_err(|e| write_error(folder, e))?;
     // Whatever was prepared here before is no longer whole.
     let _ = fs::remove_file(folder.join(MANIFEST));
-    let mut parts = BTreeMap::new();
-    for (name, which) in NAMES {
-        let indices = part(which);
-        let bytes = serialize(dataset.as_ref(), &indices, &normalisation)?;
-        let file = format!("{name}.safetensors");
-        write_atomic(&folder.join(&file), &bytes)?;
-        let record = PartRecord { samples: indices.len(), file, sha256: digest(&bytes) };
-        parts.insert(name.to_string(), record);
-    }
+    let parts = write_parts(dataset.as_ref(), &parts, &normalisation, folder, progress)?;
     let input =
         |p: Port| InputRecord { shape: p.largest(), dtype: p.dtype.name().into(), name: p.name };
     let manifest = Manifest {
@@ -120,8 +122,29 @@ pub fn prepare(
 const NAMES: [(&str, Part); 3] =
     [("train", Part::Train), ("validation", Part::Validation), ("test", Part::Test)];
 
+/// A file for each part.
+fn write_parts(
+    dataset: &dyn Dataset,
+    parts: &[(&str, Vec<usize>)],
+    normalisation: &[Normalisation],
+    folder: &Path,
+    progress: Progress<'_>,
+) -> Result<BTreeMap<String, PartRecord>, DataError> {
+    let samples: usize = parts.iter().map(|(_, indices)| indices.len()).sum();
+    let steps = Steps::new("writing samples", samples * dataset.inputs().len(), progress);
+    let mut written = BTreeMap::new();
+    for (name, indices) in parts {
+        let bytes = serialize(dataset, indices, normalisation, &steps)?;
+        let file = format!("{name}.safetensors");
+        write_atomic(&folder.join(&file), &bytes)?;
+        let record = PartRecord { samples: indices.len(), file, sha256: digest(&bytes) };
+        written.insert(name.to_string(), record);
+    }
+    Ok(written)
+}
+
 /// Which samples have only finite numbers; others are counted as dropped.
-fn finite(dataset: &dyn Dataset, dropped: &mut Dropped) -> Vec<bool> {
+fn finite(dataset: &dyn Dataset, dropped: &mut Dropped, progress: Progress<'_>) -> Vec<bool> {
     let floats: Vec<(usize, String)> = dataset
         .inputs()
         .into_iter()
@@ -144,11 +167,13 @@ fn finite(dataset: &dyn Dataset, dropped: &mut Dropped) -> Vec<bool> {
         (labels && !floats_of(&bytes).all(f32::is_finite)).then(|| "the label is not finite".into())
     };
     let mut kept = vec![true; dataset.len()];
+    let steps = Steps::new("checking samples", kept.len(), progress);
     for (index, kept) in kept.iter_mut().enumerate() {
         if let Some(reason) = bad(index) {
             dropped.add(reason, format_args!("sample {index}"));
             *kept = false;
         }
+        steps.step();
     }
     kept
 }
@@ -157,8 +182,9 @@ fn serialize(
     dataset: &dyn Dataset,
     indices: &[usize],
     normalisation: &[Normalisation],
+    steps: &Steps<'_>,
 ) -> Result<Vec<u8>, DataError> {
-    let batch = super::gather(dataset, indices);
+    let batch = gather_noted(dataset, indices, || steps.step());
     let ports = dataset.inputs();
     let mut tensors = Vec::new();
     for (port, (_, tensor)) in ports.into_iter().zip(batch.inputs) {

@@ -1,8 +1,30 @@
+use std::sync::Mutex;
+
 use super::*;
-use crate::data::{Batch, gather};
+use crate::{
+    data::{Batch, gather},
+    progress::{Step, unseen},
+};
 
 fn digits_in(folder: &Path, normalise: bool) -> Manifest {
-    prepare(&DataSpec::Digits, 7, normalise, folder).unwrap()
+    prepare(&DataSpec::Digits, 7, normalise, folder, &unseen).unwrap()
+}
+
+#[test]
+fn every_sample_is_told_of_for_everything_that_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Mutex::new(Vec::new());
+    let note = |step: Step| told.lock().unwrap().push(step);
+    let manifest = prepare(&DataSpec::Digits, 7, true, dir.path(), &note).unwrap();
+    let (all, train) = (manifest.collected, manifest.parts["train"].samples);
+    let told = told.lock().unwrap();
+    for (what, of) in
+        [("checking samples", all), ("measuring means", train), ("writing samples", all)]
+    {
+        let steps: Vec<Step> = told.iter().filter(|s| s.what == what).copied().collect();
+        let expected: Vec<Step> = (1..=of).map(|done| Step { what, done, of }).collect();
+        assert_eq!(steps, expected);
+    }
 }
 
 #[test]
@@ -45,7 +67,7 @@ fn rows_with_gaps_are_dropped_and_counted() {
         DataSpec::Csv { path, label: "y".into(), target: Default::default(), features: None };
     let error = source.open().err().expect("a strict reader refuses").to_string();
     assert!(error.contains("4 rows") && error.contains("edge-node prepare"), "{error}");
-    let manifest = prepare(&source, 1, true, &dir.path().join("data")).unwrap();
+    let manifest = prepare(&source, 1, true, &dir.path().join("data"), &unseen).unwrap();
     assert_eq!((manifest.collected, manifest.dropped.rows()), (54, 4));
     let samples: usize = manifest.parts.values().map(|p| p.samples).sum();
     assert_eq!(samples, 50);

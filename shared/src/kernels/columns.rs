@@ -37,10 +37,14 @@ pub fn fill(line: &mut [f32], image: &[f32], shape: &Shape, rows: &Range<usize>,
     }
 }
 
-/// Adds each element of `columns` to where [`gather`] has taken it from.
-pub fn scatter(image: &mut [f32], columns: &[f32], shape: &Shape, rows: &Range<usize>) {
-    let count = rows.len() * shape.out_width();
-    for (k, line) in columns.chunks_exact(count).enumerate() {
+/// Adds each element of the rows of such a matrix to where [`gather`] has taken it from.
+pub fn scatter<'a>(
+    image: &mut [f32],
+    lines: impl Iterator<Item = &'a [f32]>,
+    shape: &Shape,
+    rows: &Range<usize>,
+) {
+    for (k, line) in lines.enumerate() {
         let tap = Tap::new(shape, k);
         let size = shape.height * shape.width;
         let plane = &mut image[tap.channel * size..][..size];

@@ -9,11 +9,17 @@ use rayon::prelude::*;
 
 use super::{
     columns,
+    finish::Finish,
     multiply::{Into, Matrix, multiply},
 };
 
-/// Patches that are gathered at once, in floats: what a core's second-level cache holds, with room for the weights.
+/// Patches that are gathered at once, in floats: what a core's second-level cache holds, with room for the weights. As many
+/// as there are weights, if these are more: each product reads all of them.
 const GATHERED: usize = 128 << 10;
+/// Columns that a product should have, for the same reason: images whose maps are smaller are computed together.
+const COLUMNS: usize = 192;
+/// Products of no more rows than these are computed in another order by the gemm crate, if they have few columns too.
+const FEW_ROWS: usize = 64;
 /// Products below this many multiplications are not worth a second thread.
 const SMALL: usize = 1 << 20;
 /// Weights up to this many have a gradient for each of [`PARTS`] parts of the batch, which are then added.
@@ -76,8 +82,18 @@ impl Shape {
     /// Rows of the output whose patches are gathered at once.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let height = self.out_height();
-        let rows = (GATHERED / (self.taps() * self.out_width())).clamp(1, height);
+        let gathered = GATHERED.max(self.weights());
+        let rows = (gathered / (self.taps() * self.out_width())).clamp(1, height);
         (0..height).step_by(rows).map(move |y| y..(y + rows).min(height))
+    }
+
+    /// Images that are computed together by one of the threads. The last bits are those of each alone.
+    fn together(&self) -> usize {
+        if self.outputs.min(self.taps()) <= FEW_ROWS || self.places() == 1 {
+            return 1;
+        }
+        let each = self.batch.div_ceil(rayon::current_num_threads()).max(1);
+        (COLUMNS / self.places()).clamp(1, each)
     }
 
     /// Whether each image is one thread's, rather than all threads' together.
@@ -110,91 +126,208 @@ fn patches<'a>(
     Matrix::new(room, taps, count)
 }
 
-/// `[batch, outputs, height', width']`
-pub fn forward(shape: &Shape, x: &[f32], weights: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let mut out = vec![0.0; shape.batch * shape.map()];
-    let image = |room: &mut Vec<f32>, out: &mut [f32], x: &[f32], shared| {
-        if let Some(bias) = bias {
-            let maps = out.chunks_exact_mut(shape.places());
-            maps.zip(bias).for_each(|(map, bias)| map.fill(*bias));
-        }
-        for rows in shape.tiles() {
-            let start = rows.start * shape.out_width();
-            let patches = patches(room, x, shape, &rows, shared);
-            let into = Into { data: &mut out[start..], stride: shape.places() };
-            let weights = Matrix::new(weights, shape.outputs, shape.taps());
-            multiply(into, weights, patches, bias.is_some(), shared);
-        }
+/// Lines of several images beside each other, `[lines, images * places]`; `fill` gets a place, an image and a line.
+fn side_by_side(
+    room: &mut Vec<f32>,
+    [lines, images, places]: [usize; 3],
+    shared: bool,
+    fill: impl Fn(&mut [f32], usize, usize) + Sync,
+) {
+    room.resize(lines * images * places, 0.0);
+    let fill = |(k, line): (usize, &mut [f32])| {
+        line.chunks_exact_mut(places).enumerate().for_each(|(i, line)| fill(line, i, k));
     };
-    each(shape, &mut out, shape.map(), x, shape.image(), image);
+    match shared {
+        true => room.par_chunks_exact_mut(images * places).enumerate().for_each(fill),
+        false => room.chunks_exact_mut(images * places).enumerate().for_each(fill),
+    }
+}
+
+/// What is put beside the products.
+#[derive(Debug, Clone, Copy)]
+pub enum Beside<'a> {
+    Nothing,
+    /// By output.
+    Bias(&'a [f32]),
+    Finish(Finish<'a>),
+}
+
+impl<'a> Beside<'a> {
+    fn bias(self) -> Option<&'a [f32]> {
+        if let Self::Bias(bias) = self { Some(bias) } else { None }
+    }
+
+    fn finish(self, shape: &Shape, image: usize) -> Option<Finish<'a>> {
+        match self {
+            Self::Finish(finish) => Some(finish.of_image(image, shape.map())),
+            _ => None,
+        }
+    }
+}
+
+/// Memory of a thread, for one image or group of them after the other.
+#[derive(Default)]
+struct Room {
+    /// What is gathered from the images, and what else is as large.
+    gathered: Vec<f32>,
+    product: Vec<f32>,
+}
+
+/// `[batch, outputs, height', width']`
+pub fn forward(shape: &Shape, x: &[f32], weights: &[f32], beside: Beside<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; shape.batch * shape.map()];
+    let weights = Matrix::new(weights, shape.outputs, shape.taps());
+    let compute = |room: &mut Room, first, out: &mut [f32], x: &[f32], shared| match out.len()
+        / shape.map()
+    {
+        1 => forward_one(shape, room, out, x, weights, (beside, first), shared),
+        _ => forward_together(shape, room, out, x, weights, (beside, first)),
+    };
+    each(shape, &mut out, shape.map(), x, shape.image(), compute);
     out
+}
+
+fn forward_one(
+    shape: &Shape,
+    room: &mut Room,
+    out: &mut [f32],
+    x: &[f32],
+    weights: Matrix<'_>,
+    (beside, image): (Beside<'_>, usize),
+    shared: bool,
+) {
+    let (bias, finish) = (beside.bias(), beside.finish(shape, image));
+    if let Some(bias) = bias {
+        let maps = out.chunks_exact_mut(shape.places());
+        maps.zip(bias).for_each(|(map, bias)| map.fill(*bias));
+    }
+    for rows in shape.tiles() {
+        let places = rows.start * shape.out_width()..rows.end * shape.out_width();
+        let patches = patches(&mut room.gathered, x, shape, &rows, shared);
+        let into = Into { data: &mut out[places.start..], stride: shape.places() };
+        multiply(into, weights, patches, bias.is_some(), shared);
+        if let Some(finish) = finish {
+            finish.run(out, shape.places(), &places, shared);
+        }
+    }
+}
+
+fn forward_together(
+    shape: &Shape,
+    room: &mut Room,
+    out: &mut [f32],
+    x: &[f32],
+    weights: Matrix<'_>,
+    (beside, first): (Beside<'_>, usize),
+) {
+    let (images, places, rows) = (out.len() / shape.map(), shape.places(), 0..shape.out_height());
+    let count = images * places;
+    side_by_side(&mut room.gathered, [shape.taps(), images, places], false, |line, i, k| {
+        columns::fill(line, &x[i * shape.image()..][..shape.image()], shape, &rows, k);
+    });
+    room.product.resize(shape.outputs * count, 0.0);
+    if let Some(bias) = beside.bias() {
+        let lines = room.product.chunks_exact_mut(count);
+        lines.zip(bias).for_each(|(line, bias)| line.fill(*bias));
+    }
+    let into = Into { data: &mut room.product, stride: count };
+    let patches = Matrix::new(&room.gathered, shape.taps(), count);
+    multiply(into, weights, patches, beside.bias().is_some(), false);
+    for (i, out) in out.chunks_exact_mut(shape.map()).enumerate() {
+        let lines = room.product.chunks_exact(count);
+        for (map, line) in out.chunks_exact_mut(places).zip(lines) {
+            map.copy_from_slice(&line[i * places..][..places]);
+        }
+        if let Some(finish) = beside.finish(shape, first + i) {
+            finish.run(out, places, &(0..places), false);
+        }
+    }
 }
 
 /// The gradient of the images.
 pub fn backward_images(shape: &Shape, gradient: &[f32], weights: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; shape.batch * shape.image()];
     let weights = Matrix::new(weights, shape.outputs, shape.taps()).transposed();
-    let image = |room: &mut Vec<f32>, out: &mut [f32], gradient: &[f32], shared| {
-        for rows in shape.tiles() {
-            let (start, count) = (rows.start * shape.out_width(), rows.len() * shape.out_width());
-            let gradient =
-                Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
-            if shape.is_pointwise() {
-                let into = Into { data: &mut out[start..], stride: shape.places() };
-                multiply(into, weights, gradient, false, shared);
-                continue;
-            }
-            room.resize(shape.taps() * count, 0.0);
-            multiply(Into { data: room, stride: count }, weights, gradient, false, shared);
-            columns::scatter(out, room, shape, &rows);
-        }
+    let compute = |room: &mut Room, _, out: &mut [f32], gradient: &[f32], shared| match out.len()
+        / shape.image()
+    {
+        1 => image_one(shape, &mut room.product, out, gradient, weights, shared),
+        _ => images_together(shape, room, out, gradient, weights),
     };
-    each(shape, &mut out, shape.image(), gradient, shape.map(), image);
+    each(shape, &mut out, shape.image(), gradient, shape.map(), compute);
     out
 }
 
-/// Does something for each image of the batch, on one thread each, or for one after the other on all of them.
+fn image_one(
+    shape: &Shape,
+    product: &mut Vec<f32>,
+    out: &mut [f32],
+    gradient: &[f32],
+    weights: Matrix<'_>,
+    shared: bool,
+) {
+    for rows in shape.tiles() {
+        let (start, count) = (rows.start * shape.out_width(), rows.len() * shape.out_width());
+        let gradient = Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
+        if shape.is_pointwise() {
+            let into = Into { data: &mut out[start..], stride: shape.places() };
+            multiply(into, weights, gradient, false, shared);
+            continue;
+        }
+        product.resize(shape.taps() * count, 0.0);
+        multiply(Into { data: product, stride: count }, weights, gradient, false, shared);
+        columns::scatter(out, product.chunks_exact(count), shape, &rows);
+    }
+}
+
+fn images_together(
+    shape: &Shape,
+    room: &mut Room,
+    out: &mut [f32],
+    gradient: &[f32],
+    weights: Matrix<'_>,
+) {
+    let (images, places) = (out.len() / shape.image(), shape.places());
+    let count = images * places;
+    side_by_side(&mut room.gathered, [shape.outputs, images, places], false, |line, i, o| {
+        line.copy_from_slice(&gradient[i * shape.map() + o * places..][..places]);
+    });
+    room.product.resize(shape.taps() * count, 0.0);
+    let into = Into { data: &mut room.product, stride: count };
+    multiply(into, weights, Matrix::new(&room.gathered, shape.outputs, count), false, false);
+    for (i, out) in out.chunks_exact_mut(shape.image()).enumerate() {
+        let lines = room.product.chunks_exact(count).map(|line| &line[i * places..][..places]);
+        columns::scatter(out, lines, shape, &(0..shape.out_height()));
+    }
+}
+
+/// Does something for each image of the batch, or a few together, on one thread each, or for one after the other on all of
+/// them. It gets the number of the first.
 fn each(
     shape: &Shape,
     out: &mut [f32],
     out_size: usize,
     x: &[f32],
     x_size: usize,
-    image: impl Fn(&mut Vec<f32>, &mut [f32], &[f32], bool) + Sync,
+    compute: impl Fn(&mut Room, usize, &mut [f32], &[f32], bool) + Sync,
 ) {
-    match shape.is_many() {
-        true => out
-            .par_chunks_exact_mut(out_size)
-            .zip(x.par_chunks_exact(x_size))
-            .for_each_init(Vec::new, |room, (out, x)| image(room, out, x, false)),
-        false => {
-            let mut room = Vec::new();
-            let images = out.chunks_exact_mut(out_size).zip(x.chunks_exact(x_size));
-            images.for_each(|(out, x)| image(&mut room, out, x, true));
-        }
+    if !shape.is_many() {
+        let mut room = Room::default();
+        let images = out.chunks_exact_mut(out_size).zip(x.chunks_exact(x_size)).enumerate();
+        return images.for_each(|(i, (out, x))| compute(&mut room, i, out, x, true));
     }
+    let few = shape.together();
+    out.par_chunks_mut(few * out_size)
+        .zip(x.par_chunks(few * x_size))
+        .enumerate()
+        .for_each_init(Room::default, |room, (i, (out, x))| compute(room, i * few, out, x, false));
 }
 
 /// The gradient of the weights: the sum over all images, always in the same order.
 pub fn backward_weights(shape: &Shape, x: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let add = |sum: &mut [f32], x: &[f32], gradient: &[f32], shared| {
-        let mut room = Vec::new();
-        let images = x.chunks_exact(shape.image()).zip(gradient.chunks_exact(shape.map()));
-        for (x, gradient) in images {
-            for rows in shape.tiles() {
-                let (start, count) =
-                    (rows.start * shape.out_width(), rows.len() * shape.out_width());
-                let gradient =
-                    Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
-                let patches = patches(&mut room, x, shape, &rows, shared).transposed();
-                let into = Into { data: &mut *sum, stride: shape.taps() };
-                multiply(into, gradient, patches, true, shared);
-            }
-        }
-    };
     let mut sum = vec![0.0; shape.weights()];
     if shape.weights() > FEW_WEIGHTS {
-        add(&mut sum, x, gradient, true);
+        add_products(shape, &mut sum, x, gradient);
         return sum;
     }
     let images = shape.batch.div_ceil(PARTS).max(1);
@@ -203,9 +336,57 @@ pub fn backward_weights(shape: &Shape, x: &[f32], gradient: &[f32]) -> Vec<f32> 
         .par_chunks_exact_mut(sum.len())
         .zip(x.par_chunks(images * shape.image()))
         .zip(gradient.par_chunks(images * shape.map()))
-        .for_each(|((part, x), gradient)| add(part, x, gradient, false));
+        .for_each(|((part, x), gradient)| {
+            let images = x.chunks_exact(shape.image()).zip(gradient.chunks_exact(shape.map()));
+            let mut room = Vec::new();
+            images.for_each(|(x, gradient)| add_one(shape, &mut room, part, x, gradient, false));
+        });
     for part in parts.chunks_exact(sum.len()) {
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }
     sum
+}
+
+/// Adds what the images bring, on all threads: a few at a time, as the whole gradient is read and written each time.
+fn add_products(shape: &Shape, sum: &mut [f32], x: &[f32], gradient: &[f32]) {
+    let few = (COLUMNS / shape.places()).max(1);
+    let mut room = Room::default();
+    let groups = x.chunks(few * shape.image()).zip(gradient.chunks(few * shape.map()));
+    for (x, gradient) in groups {
+        match gradient.len() / shape.map() {
+            1 => add_one(shape, &mut room.gathered, sum, x, gradient, true),
+            _ => add_together(shape, &mut room, sum, x, gradient),
+        }
+    }
+}
+
+fn add_one(
+    shape: &Shape,
+    room: &mut Vec<f32>,
+    sum: &mut [f32],
+    x: &[f32],
+    gradient: &[f32],
+    shared: bool,
+) {
+    for rows in shape.tiles() {
+        let (start, count) = (rows.start * shape.out_width(), rows.len() * shape.out_width());
+        let gradient = Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
+        let patches = patches(room, x, shape, &rows, shared).transposed();
+        let into = Into { data: &mut *sum, stride: shape.taps() };
+        multiply(into, gradient, patches, true, shared);
+    }
+}
+
+fn add_together(shape: &Shape, room: &mut Room, sum: &mut [f32], x: &[f32], gradient: &[f32]) {
+    let (images, places) = (gradient.len() / shape.map(), shape.places());
+    let (count, rows) = (images * places, 0..shape.out_height());
+    side_by_side(&mut room.gathered, [shape.taps(), images, places], true, |line, i, k| {
+        columns::fill(line, &x[i * shape.image()..][..shape.image()], shape, &rows, k);
+    });
+    side_by_side(&mut room.product, [shape.outputs, images, places], true, |line, i, o| {
+        line.copy_from_slice(&gradient[i * shape.map() + o * places..][..places]);
+    });
+    let gradient = Matrix::new(&room.product, shape.outputs, count);
+    let patches = Matrix::new(&room.gathered, shape.taps(), count).transposed();
+    multiply(Into { data: sum, stride: shape.taps() }, gradient, patches, true, true);
 }

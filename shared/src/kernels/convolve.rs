@@ -2,7 +2,7 @@
 
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, Scalar, TensorMetadata,
         autodiff::{
             NodeId,
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -15,9 +15,12 @@ use burn::{
     },
     tensor::{Shape as Extents, Tensor},
 };
+use rayon::prelude::*;
 
 use super::{
-    convolution::{self, Shape},
+    Rectify, Then,
+    convolution::{self, Beside, Shape},
+    finish::{Addend, Finish},
     floats, tensor,
 };
 
@@ -43,6 +46,38 @@ pub fn convolve(
     })
 }
 
+/// `rectify(convolve(x, weights) · scale + shift + addend)`, as [`convolve`]; scale and shift are `[out]`.
+pub fn convolve_scaled(
+    x: Tensor<4>,
+    weights: Tensor<4>,
+    [scale, shift]: [Tensor<1>; 2],
+    then: Then,
+    steps: Steps,
+) -> Tensor<4> {
+    let (addend, rectify) = then.into_dispatch();
+    Tensor::from_dispatch(Dispatch::convolve_scaled(
+        x.into_dispatch(),
+        weights.into_dispatch(),
+        scale.into_dispatch(),
+        shift.into_dispatch(),
+        addend,
+        rectify,
+        steps,
+    ))
+}
+
+/// `rectify(x · scale + shift + addend)`: `[batch, channels, height, width]`, `[channels]`, `[channels]`
+pub fn finish(x: Tensor<4>, [scale, shift]: [Tensor<1>; 2], then: Then) -> Tensor<4> {
+    let (addend, rectify) = then.into_dispatch();
+    Tensor::from_dispatch(Dispatch::finish(
+        x.into_dispatch(),
+        scale.into_dispatch(),
+        shift.into_dispatch(),
+        addend,
+        rectify,
+    ))
+}
+
 /// What burn calls on the device of a tensor.
 #[backend_extension(Flex, Autodiff)]
 pub trait Convolve: Backend {
@@ -61,6 +96,40 @@ pub trait Convolve: Backend {
         let out = bias.shape()[0];
         let bias = Self::float_reshape(bias, Extents::from([1, out, 1, 1]));
         Self::float_add(Self::convolve(x, weights, steps), bias)
+    }
+
+    fn convolve_scaled(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        #[extension_type] addend: Addend<Self>,
+        rectify: Rectify,
+        steps: Steps,
+    ) -> FloatTensor<Self> {
+        Self::finish(Self::convolve(x, weights, steps), scale, shift, addend, rectify)
+    }
+
+    fn finish(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        #[extension_type] addend: Addend<Self>,
+        rectify: Rectify,
+    ) -> FloatTensor<Self> {
+        let channels = Extents::from([1, scale.shape()[0], 1, 1]);
+        let scale = Self::float_reshape(scale, channels.clone());
+        let shift = Self::float_reshape(shift, channels);
+        let scaled = Self::float_add(Self::float_mul(x, scale), shift);
+        let sum = match addend.maps() {
+            Some(addend) => Self::float_add(scaled, addend),
+            None => scaled,
+        };
+        match rectify {
+            Rectify::Not => sum,
+            Rectify::Relu => Self::relu(sum),
+            Rectify::Relu6 => Self::float_clamp(sum, Scalar::Float(0.0), Scalar::Float(6.0)),
+        }
     }
 }
 
@@ -85,7 +154,7 @@ pub trait ConvolveBackward: Backend {
 
 impl Convolve for Flex {
     fn convolve(x: FlexTensor, weights: FlexTensor, steps: Steps) -> FlexTensor {
-        run(x, weights, None, steps)
+        run(&x, &weights, Beside::Nothing, steps)
     }
 
     fn convolve_biased(
@@ -94,15 +163,59 @@ impl Convolve for Flex {
         bias: FlexTensor,
         steps: Steps,
     ) -> FlexTensor {
-        run(x, weights, Some(bias), steps)
+        run(&x, &weights, Beside::Bias(floats(&bias.to_contiguous())), steps)
+    }
+
+    fn convolve_scaled(
+        x: FlexTensor,
+        weights: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        addend: Addend<Self>,
+        rectify: Rectify,
+        steps: Steps,
+    ) -> FlexTensor {
+        with_finish([scale, shift], addend, rectify, |finish| {
+            run(&x, &weights, Beside::Finish(finish), steps)
+        })
+    }
+
+    fn finish(
+        x: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        addend: Addend<Self>,
+        rectify: Rectify,
+    ) -> FlexTensor {
+        let [_, channels, height, width] = x.shape().dims();
+        let mut values = floats(&x.to_contiguous()).to_vec();
+        let (places, maps) = (height * width, channels * height * width);
+        with_finish([scale, shift], addend, rectify, |finish| {
+            let images = values.par_chunks_exact_mut(maps.max(1)).enumerate();
+            images.for_each(|(i, image)| {
+                finish.of_image(i, maps).run(image, places, &(0..places), true);
+            });
+        });
+        tensor(values, x.shape())
     }
 }
 
-fn run(x: FlexTensor, weights: FlexTensor, bias: Option<FlexTensor>, steps: Steps) -> FlexTensor {
+fn with_finish<T>(
+    of_channels: [FlexTensor; 2],
+    addend: Addend<Flex>,
+    rectify: Rectify,
+    run: impl FnOnce(Finish<'_>) -> T,
+) -> T {
+    let [scale, shift] = of_channels.map(|t| t.to_contiguous());
+    let addend = addend.maps().map(|addend| addend.to_contiguous());
+    let addend = addend.as_ref().map(floats);
+    run(Finish { scale: floats(&scale), shift: floats(&shift), addend, rectify })
+}
+
+fn run(x: &FlexTensor, weights: &FlexTensor, beside: Beside<'_>, steps: Steps) -> FlexTensor {
     let shape = shape(&x.shape(), &weights.shape(), steps);
     let (x, weights) = (x.to_contiguous(), weights.to_contiguous());
-    let bias = bias.map(|bias| bias.to_contiguous());
-    let out = convolution::forward(&shape, floats(&x), floats(&weights), bias.as_ref().map(floats));
+    let out = convolution::forward(&shape, floats(&x), floats(&weights), beside);
     tensor(out, [shape.batch, shape.outputs, shape.out_height(), shape.out_width()].into())
 }
 
@@ -182,15 +295,15 @@ mod tests {
 
     use super::*;
 
+    fn numbers(shape: &[usize], seed: f32) -> TensorData {
+        let count: usize = shape.iter().product();
+        let values = (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin()).collect::<Vec<_>>();
+        TensorData::new(values, shape.to_vec())
+    }
+
     /// Both convolutions of the same: what comes out, and the gradients of image, weights and bias.
     fn both(x: [usize; 4], kernel: [usize; 2], steps: Steps, biased: bool) -> [Vec<TensorData>; 2] {
         let device = Device::flex().autodiff();
-        let numbers = |shape: &[usize], seed: f32| {
-            let count: usize = shape.iter().product();
-            let values =
-                (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin()).collect::<Vec<_>>();
-            TensorData::new(values, shape.to_vec())
-        };
         let [outputs, size] = kernel;
         let convolved = |ours: bool| {
             let x = Tensor::<4>::from_data(numbers(&x, 1.0), &device).require_grad();
@@ -244,6 +357,40 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn in_one_go_is_one_after_the_other(
+            batch in 1..4usize,
+            height in 1..20usize,
+            outputs in 1..6usize,
+            size in 1..4usize,
+            rectify in prop::sample::select(vec![Rectify::Not, Rectify::Relu, Rectify::Relu6]),
+            added: bool,
+        ) {
+            let steps = Steps { stride: 1, padding: size / 2 };
+            let through = |device: &Device| {
+                let x = Tensor::<4>::from_data(numbers(&[batch, 3, height, 17], 1.0), device);
+                let weights =
+                    Tensor::<4>::from_data(numbers(&[outputs, 3, size, size], 2.0), device);
+                let convolved = convolve(x.clone(), weights.clone(), None, steps);
+                let addend = Tensor::<4>::from_data(numbers(&convolved.dims(), 3.0), device);
+                let by_channel =
+                    [4.0, 5.0].map(|seed| Tensor::<1>::from_data(numbers(&[outputs], seed), device));
+                let then = Then { addend: added.then_some(addend), rectify };
+                let whole = convolve_scaled(x, weights, by_channel.clone(), then.clone(), steps);
+                [whole.into_data(), finish(convolved, by_channel, then).into_data()]
+            };
+            // With gradients it is done one operation after the other.
+            let [whole, finished] = through(&Device::flex());
+            let [reference, composed] = through(&Device::flex().autodiff());
+            prop_assert_eq!(&whole, &reference);
+            prop_assert_eq!(&finished, &composed);
+            prop_assert_eq!(whole, finished);
+        }
+    }
+
     #[test]
     fn large_ones_are_cut_into_tiles_and_shared_with_the_same_result() {
         let steps = Steps { stride: 1, padding: 1 };
@@ -255,6 +402,21 @@ mod tests {
             ours.assert_approx_eq::<f32>(burns, Tolerance::rel_abs(1e-3, 1e-3));
         }
         assert_eq!(alone.install(|| both(shape, [128, 3], steps, true))[0], ours);
+    }
+
+    #[test]
+    fn small_maps_of_several_images_are_computed_together_with_the_same_result() {
+        let steps = Steps { stride: 1, padding: 1 };
+        let on = |threads, ours: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| both([7, 24, 7, 6], [96, 3], steps, true))[ours].clone()
+        };
+        for (ours, burns) in on(2, 0).iter().zip(&on(2, 1)) {
+            ours.assert_approx_eq::<f32>(burns, Tolerance::rel_abs(1e-3, 1e-3));
+        }
+        assert_eq!(on(1, 0), on(2, 0));
+        // Each alone.
+        assert_eq!(on(8, 0), on(2, 0));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! They come to burn as a backend extension, so that a tensor of any device takes them, with or without gradients; a
 //! device that is not the CPU would add its own. `benches/compute` says what they bring.
 
+mod batch_norm;
 mod columns;
 mod convolution;
 mod convolve;
+mod finish;
 mod gelu;
 mod multiply;
+mod normalize;
 
 use burn::{
     backend::flex::FlexTensor,
@@ -15,8 +18,10 @@ use burn::{
 };
 
 pub use self::{
-    convolve::{Steps, convolve},
+    convolve::{Steps, convolve, convolve_scaled, finish},
+    finish::{Rectify, Then},
     gelu::{Form, gelu},
+    normalize::{Normalized, normalize},
 };
 
 /// Of a tensor without gaps.

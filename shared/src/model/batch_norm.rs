@@ -1,4 +1,4 @@
-//! Batch normalisation (Ioffe & Szegedy 2015), alone and behind a convolution.
+//! Batch normalisation (Ioffe & Szegedy 2015), behind a convolution.
 //!
 //! In training a channel is normalised by the batch's own mean and variance, and the running estimates
 //! move a tenth of the way towards them; as deployed, by the running estimates. Each node keeps those of
@@ -6,11 +6,10 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Tensor,
-        module::{BatchNormTrainOutput, batch_norm_train},
-    },
+    tensor::Tensor,
 };
+
+use crate::kernels::{Normalized, Then, normalize};
 
 use super::{
     Init, Mode, ModelError, Params, Pass,
@@ -45,14 +44,12 @@ impl BatchNorm2d {
         })
     }
 
-    pub fn forward(&self, x: Tensor<4>, pass: &mut Pass<'_>) -> Result<Tensor<4>, ModelError> {
-        match pass.mode {
-            Mode::Train => self.by_batch(x, pass),
-            Mode::Eval => Ok(self.by_running(x)),
-        }
-    }
-
-    fn by_batch(&self, x: Tensor<4>, pass: &mut Pass<'_>) -> Result<Tensor<4>, ModelError> {
+    fn by_batch(
+        &self,
+        x: Tensor<4>,
+        then: Then,
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor<4>, ModelError> {
         let [batch, _, height, width] = x.dims();
         let count = batch * height * width;
         if count < 2 {
@@ -60,8 +57,8 @@ impl BatchNorm2d {
             return Err(shape_error(pass.stage, expected, &x.dims()));
         }
         let (weight, bias) = (self.weight.val(), self.bias.val());
-        let BatchNormTrainOutput { output, mean, variance } =
-            batch_norm_train(x, weight, bias, EPSILON);
+        let Normalized { output, mean, variance } =
+            normalize(x, weight, bias, then, EPSILON as f32);
         // The output is normalised by the batch's variance itself, the running estimate is of the
         // population's.
         let variance = variance * (count as f64 / (count - 1) as f64);
@@ -72,16 +69,15 @@ impl BatchNorm2d {
         Ok(output)
     }
 
-    /// As one scale and one shift a channel: two passes over the map, not four.
-    fn by_running(&self, x: Tensor<4>) -> Tensor<4> {
+    /// By the running estimates it is one scale and one shift a channel.
+    fn by_running(&self) -> [Tensor<1>; 2] {
         let scale = self.weight.val() / (self.running_var.val() + EPSILON).sqrt();
         let shift = self.bias.val() - self.running_mean.val() * scale.clone();
-        let channels = scale.dims()[0];
-        x * scale.reshape([1, channels, 1, 1]) + shift.reshape([1, channels, 1, 1])
+        [scale, shift]
     }
 }
 
-/// Convolution without a bias, then batch normalisation.
+/// Convolution without a bias, then batch normalisation, an addend and a rectifier.
 #[derive(Module, Debug)]
 pub(super) struct ConvNorm {
     conv: Conv2d,
@@ -101,8 +97,20 @@ impl ConvNorm {
         })
     }
 
-    pub fn forward(&self, x: Tensor<4>, pass: &mut Pass<'_>) -> Result<Tensor<4>, ModelError> {
-        let x = self.conv.forward(x, pass.stage)?;
-        self.norm.forward(x, pass)
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        then: impl Into<Then>,
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor<4>, ModelError> {
+        match pass.mode {
+            Mode::Train => {
+                let x = self.conv.forward(x, pass.stage)?;
+                self.norm.by_batch(x, then.into(), pass)
+            }
+            Mode::Eval => {
+                self.conv.forward_scaled(x, self.norm.by_running(), then.into(), pass.stage)
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use burn::{
     },
 };
 
-use crate::kernels::{Steps, convolve};
+use crate::kernels::{Steps, Then, convolve, convolve_scaled, finish};
 
 use super::{
     Activation, Block, Init, ModelError, Params, Pass, StagePlan, Value,
@@ -155,18 +155,44 @@ impl Conv2d {
     }
 
     pub fn forward(&self, x: Tensor<4>, stage: &str) -> Result<Tensor<4>, ModelError> {
+        self.check(&x, stage)?;
+        let bias = self.bias.as_ref().map(|b| b.val());
+        Ok(match self.groups {
+            1 => convolve(x, self.weight.val(), bias, self.steps()),
+            _ => conv2d(x, self.weight.val(), bias, self.options()),
+        })
+    }
+
+    /// Without its bias: the maps are scaled and shifted, each channel as a whole.
+    pub fn forward_scaled(
+        &self,
+        x: Tensor<4>,
+        by_channel: [Tensor<1>; 2],
+        then: Then,
+        stage: &str,
+    ) -> Result<Tensor<4>, ModelError> {
+        self.check(&x, stage)?;
+        Ok(match self.groups {
+            1 => convolve_scaled(x, self.weight.val(), by_channel, then, self.steps()),
+            _ => finish(conv2d(x, self.weight.val(), None, self.options()), by_channel, then),
+        })
+    }
+
+    fn check(&self, x: &Tensor<4>, stage: &str) -> Result<(), ModelError> {
         let channels = self.weight.dims()[1] * self.groups;
         if x.dims()[1] != channels {
             return Err(shape_error(stage, format!("{channels} channels"), &x.dims()));
         }
-        self.window.check(stage, &x)?;
+        self.window.check(stage, x)
+    }
+
+    fn steps(&self) -> Steps {
+        Steps { stride: self.window.stride, padding: self.window.padding }
+    }
+
+    fn options(&self) -> ConvOptions<2> {
         let Window { stride, padding, .. } = self.window;
-        let bias = self.bias.as_ref().map(|b| b.val());
-        if self.groups == 1 {
-            return Ok(convolve(x, self.weight.val(), bias, Steps { stride, padding }));
-        }
-        let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups);
-        Ok(conv2d(x, self.weight.val(), bias, options))
+        ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups)
     }
 }
 

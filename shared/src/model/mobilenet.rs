@@ -5,7 +5,9 @@
 //! convolution, the last before the classifier too, and those between are inverted residuals: between
 //! two of them few channels cross.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::module::Module;
+
+use crate::kernels::{Rectify, Then};
 
 use super::{
     Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
@@ -122,10 +124,6 @@ fn conv_relu6(index: usize, shape: ConvShape, map: Map) -> StagePlan {
     })
 }
 
-fn relu6(x: Tensor<4>) -> Tensor<4> {
-    x.clamp(0.0, 6.0)
-}
-
 /// Convolution, normalised, ReLU cut off at 6.
 #[derive(Module, Debug)]
 struct ConvRelu6 {
@@ -135,7 +133,7 @@ struct ConvRelu6 {
 impl Block for ConvRelu6 {
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
         let x = rank4(pass.stage, input)?;
-        Ok(Value::R4(relu6(self.conv.forward(x, pass)?)).into())
+        Ok(Value::R4(self.conv.forward(x, Rectify::Relu6, pass)?).into())
     }
 }
 
@@ -210,11 +208,11 @@ impl InvertedResidual {
 impl Block for InvertedResidual {
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
         let x = rank4(pass.stage, input)?;
-        let mut y = x.clone();
-        for (i, conv) in self.convs.iter().enumerate() {
-            y = conv.forward(if i == 0 { y } else { relu6(y) }, pass)?;
-        }
-        Ok(Value::R4(if self.residual { x + y } else { y }).into())
+        let addend = self.residual.then(|| x.clone());
+        let (last, others) = self.convs.split_last().expect("a block has convolutions");
+        let y = others.iter().try_fold(x, |x, conv| conv.forward(x, Rectify::Relu6, pass))?;
+        let then = Then { addend, rectify: Rectify::Not };
+        Ok(Value::R4(last.forward(y, then, pass)?).into())
     }
 }
 

@@ -5,10 +5,9 @@
 //! `stem → maxpool → layer1-0 → layer1-1 → … → layer4-1 → fc`; every stage can be a cut. A residual
 //! branch never crosses one: a block is a stage. From `layer2` on, each layer halves the map.
 
-use burn::{
-    module::Module,
-    tensor::{Tensor, activation::relu},
-};
+use burn::module::Module;
+
+use crate::kernels::{Rectify, Then};
 
 use super::{
     Activation, Block, Init, ModelError, ModelFamily, Params, Pass, Port, StagePlan, Value,
@@ -104,7 +103,7 @@ struct Stem {
 impl Block for Stem {
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
         let x = rank4(pass.stage, input)?;
-        Ok(Value::R4(relu(self.conv.forward(x, pass)?)).into())
+        Ok(Value::R4(self.conv.forward(x, Rectify::Relu, pass)?).into())
     }
 }
 
@@ -172,14 +171,13 @@ impl Residual {
 impl Block for Residual {
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
         let x = rank4(pass.stage, input)?;
-        let mut branch: Tensor<4> = x.clone();
-        for (i, conv) in self.convs.iter().enumerate() {
-            branch = conv.forward(if i == 0 { branch } else { relu(branch) }, pass)?;
-        }
         let identity = match &self.downsample {
-            Some(conv) => conv.forward(x, pass)?,
-            None => x,
+            Some(conv) => conv.forward(x.clone(), Rectify::Not, pass)?,
+            None => x.clone(),
         };
-        Ok(Value::R4(relu(branch + identity)).into())
+        let (last, others) = self.convs.split_last().expect("a block has convolutions");
+        let branch = others.iter().try_fold(x, |x, conv| conv.forward(x, Rectify::Relu, pass))?;
+        let then = Then { addend: Some(identity), rectify: Rectify::Relu };
+        Ok(Value::R4(last.forward(branch, then, pass)?).into())
     }
 }

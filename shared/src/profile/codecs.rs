@@ -8,6 +8,7 @@ use super::Spread;
 use crate::{
     codec::{Codec, SharedCodec},
     model::{ModelError, Segment},
+    progress::{Progress, Steps},
     wire::{self, NamedTensors, v1},
 };
 
@@ -27,12 +28,14 @@ pub(super) fn measure(
     input: &NamedTensors,
     codecs: &[SharedCodec],
     rounds: usize,
+    progress: Progress<'_>,
 ) -> Result<Vec<Vec<CodecTime>>, ModelError> {
-    let mut cuts = vec![through_all(input, codecs, rounds)?];
     let last = model.stage_names().len().saturating_sub(1);
+    let steps = Steps::new("measuring codecs", (last + 1) * codecs.len(), progress);
+    let mut cuts = vec![through_all(input, codecs, rounds, &steps)?];
     model.infer_observed(input, |stage, output| {
         if stage < last {
-            cuts.push(through_all(&output.clone().into_host(), codecs, rounds)?);
+            cuts.push(through_all(&output.clone().into_host(), codecs, rounds, &steps)?);
         }
         Ok(())
     })?;
@@ -43,8 +46,14 @@ fn through_all(
     tensors: &NamedTensors,
     codecs: &[SharedCodec],
     rounds: usize,
+    steps: &Steps<'_>,
 ) -> Result<Vec<CodecTime>, ModelError> {
-    codecs.iter().map(|codec| through(tensors, codec.as_ref(), rounds)).collect()
+    let one = |codec: &SharedCodec| {
+        let time = through(tensors, codec.as_ref(), rounds);
+        steps.step();
+        time
+    };
+    codecs.iter().map(one).collect()
 }
 
 fn through(

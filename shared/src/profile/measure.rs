@@ -10,6 +10,7 @@ use super::{ComputeProfile, Spread, StageTime, TrainingTime, codecs, device_name
 use crate::{
     codec::SharedCodec,
     model::{ModelError, ModelSpec, Segment, WeightFormat, Weights},
+    progress::{Progress, Steps},
     tensor::{DType, HostTensor},
     wire::NamedTensors,
 };
@@ -34,17 +35,20 @@ pub struct Request {
 
 /// Times all stages in `format`. A pass runs from the first stage to the last, as requests do, so that a
 /// stage finds in the caches what it will find there when it serves. To be called on a thread that computes.
+/// `progress` is told of every pass, and of every codec at every cut.
 pub fn measure(
     spec: &ModelSpec,
     format: WeightFormat,
     request: Request,
     codecs: &[SharedCodec],
     weights: &mut dyn Weights,
+    progress: Progress<'_>,
 ) -> Result<ComputeProfile, ModelError> {
     let input = sample_input(spec, request.batch, request.length);
     let whole = 0..spec.stage_count();
     let model = Segment::build_in(format, spec, whole.clone(), weights)?;
     let mut times = vec![Vec::with_capacity(request.rounds); whole.len()];
+    let steps = Steps::new("measuring stages", WARM_UP + request.rounds, progress);
     for round in 0..WARM_UP + request.rounds {
         thread::sleep(PAUSE);
         let mut begin = Instant::now();
@@ -56,11 +60,15 @@ pub fn measure(
             begin = end;
             Ok(())
         })?;
+        steps.step();
     }
-    let cuts = codecs::measure(&model, &input, codecs, request.rounds)?;
+    let cuts = codecs::measure(&model, &input, codecs, request.rounds, progress)?;
     drop(model);
     let training = match request.training {
-        true => train(spec, whole, request, input, weights)?.into_iter().map(Some).collect(),
+        true => {
+            let times = train(spec, whole, request, input, weights, progress)?;
+            times.into_iter().map(Some).collect()
+        }
         false => vec![None; times.len()],
     };
     let names = spec.stage_names().into_iter();
@@ -84,8 +92,11 @@ fn train(
     request: Request,
     mut input: NamedTensors,
     weights: &mut dyn Weights,
+    progress: Progress<'_>,
 ) -> Result<Vec<TrainingTime>, ModelError> {
     let mut found = Vec::with_capacity(stages.len());
+    let passes = stages.len() * (WARM_UP + request.rounds);
+    let steps = Steps::new("measuring training", passes, progress);
     for index in stages {
         let mut stage = Segment::build(spec, index..index + 1, weights, true)?;
         let (mut forward, mut backward) = (Vec::new(), Vec::new());
@@ -102,6 +113,7 @@ fn train(
                 forward.push((middle - begin).as_secs_f64() * 1e3);
                 backward.push((end - middle).as_secs_f64() * 1e3);
             }
+            steps.step();
         }
         found.push(TrainingTime { forward: Spread::of(forward), backward: Spread::of(backward) });
         input = output;
@@ -126,8 +138,14 @@ fn gradient_of(output: &NamedTensors) -> NamedTensors {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::{codec, model::SeededWeights};
+    use crate::{
+        codec,
+        model::SeededWeights,
+        progress::{Step, unseen},
+    };
 
     #[test]
     fn every_stage_has_its_times() {
@@ -136,7 +154,9 @@ mod tests {
         let mut weights = SeededWeights(7);
         let codecs = ["f32", "int8"].map(|name| codec::by_name(name).unwrap());
         let format = WeightFormat::Full;
-        let found = measure(&spec, format, request, &codecs, &mut weights).unwrap();
+        let told = Mutex::new(Vec::new());
+        let note = |step: Step| told.lock().unwrap().push(step);
+        let found = measure(&spec, format, request, &codecs, &mut weights, &note).unwrap();
         let names: Vec<&str> = found.stages.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["conv1", "pool1", "conv2", "pool2", "fc1", "fc2"]);
         for stage in &found.stages {
@@ -153,6 +173,15 @@ mod tests {
         assert_eq!(bytes(0), [512, 16_384, 4_096, 8_192, 2_048, 1_024]);
         assert!(found.cuts.iter().all(|cut| cut[1].bytes * 3 < cut[0].bytes));
         assert!(found.cuts.iter().all(|cut| cut[1].encode.median_ms > 0.0));
+        // Five passes; two codecs at six cuts; five passes of each of six stages.
+        let told = told.lock().unwrap();
+        for (what, of) in
+            [("measuring stages", 5), ("measuring codecs", 12), ("measuring training", 30)]
+        {
+            let steps: Vec<Step> = told.iter().filter(|s| s.what == what).copied().collect();
+            let expected: Vec<Step> = (1..=of).map(|done| Step { what, done, of }).collect();
+            assert_eq!(steps, expected);
+        }
     }
 
     #[test]
@@ -160,7 +189,8 @@ mod tests {
         let spec = ModelSpec::builtin("lstm").unwrap();
         let request = Request { batch: 2, length: 5, rounds: 1, training: true };
         let mut weights = SeededWeights(7);
-        let found = measure(&spec, WeightFormat::Full, request, &[], &mut weights).unwrap();
+        let format = WeightFormat::Full;
+        let found = measure(&spec, format, request, &[], &mut weights, &unseen).unwrap();
         assert_eq!(found.stages.len(), spec.stage_count());
     }
 }

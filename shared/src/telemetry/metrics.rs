@@ -2,7 +2,10 @@
 
 use std::{sync::OnceLock, thread, time::Duration};
 
+use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use super::process;
 
 /// Upper bounds of every histogram, s: from what one small layer takes to what a deadline may be.
 const BUCKETS: [f64; 16] = [
@@ -13,7 +16,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The process's metrics as text; the first call starts collecting.
 pub fn render() -> String {
-    handle().render()
+    handle().render() + &process::render()
 }
 
 /// Starts collecting. Metrics set before are lost.
@@ -29,6 +32,8 @@ fn handle() -> &'static PrometheusHandle {
         let handle = recorder.handle();
         // Fails only if another recorder was installed, which then has the metrics.
         let _ = metrics::set_global_recorder(recorder);
+        // Both nodes have the version of the workspace.
+        gauge!("cleave_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         upkeep(handle.clone());
         handle
     })
@@ -43,4 +48,21 @@ fn upkeep(handle: PrometheusHandle) {
     };
     let started = thread::Builder::new().name("metrics".into()).spawn(body);
     started.expect("the system can start a thread");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_and_the_process_are_always_there() {
+        let version = format!("cleave_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"));
+        for _ in 0..2 {
+            let text = render();
+            assert!(text.contains(&version), "{text}");
+            let families = text.lines().filter(|line| line.starts_with("# TYPE process_"));
+            let expected = if cfg!(target_os = "linux") { 7 } else { 0 };
+            assert_eq!(families.count(), expected, "{text}");
+        }
+    }
 }

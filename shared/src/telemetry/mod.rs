@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod metrics;
+mod process;
 pub mod trace;
 
 pub use self::log::{LogFormat, init};

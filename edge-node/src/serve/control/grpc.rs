@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     super::{InferError, ModelInfo, Predictor, Refused, request::check_model},
-    Control, Durations, check_load_parameters, config,
+    Control, Durations, STATISTICS_VERSION, check_load_parameters, config,
     settings::{self, LogValue},
     state,
 };
@@ -40,7 +40,7 @@ pub fn statistics(
     let stats = found.inference_stats;
     let model = ModelStatistics {
         name: info.name,
-        version: info.version,
+        version: STATISTICS_VERSION.into(),
         last_inference: found.last_inference,
         inference_count: found.inference_count,
         execution_count: found.execution_count,

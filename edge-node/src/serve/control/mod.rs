@@ -17,6 +17,10 @@ use serde::Serialize;
 pub use self::rest::control_router;
 use super::{InferError, Refused};
 
+/// The version that statistics name: they count all that the edge answered, whatever its weights. A number, as Triton's
+/// versions are: Triton's perf_analyzer ends at anything else.
+const STATISTICS_VERSION: &str = "1";
+
 /// What clients may look at and change beside inference.
 #[tonic::async_trait]
 pub trait Control: Send + Sync + 'static {

@@ -19,7 +19,7 @@ use super::{
         request::{check_model, clip},
         rest::{Target, wrong_method},
     },
-    Control, check_load_parameters, config, settings, state,
+    Control, Durations, STATISTICS_VERSION, check_load_parameters, config, settings, state,
 };
 use crate::serve::http_error;
 
@@ -102,13 +102,18 @@ impl<P: Predictor> Shared<P> {
 
     fn statistics(&self) -> Json<Value> {
         let (info, found) = (self.predictor.model(), self.control.statistics());
+        let mut stats = json!(found.inference_stats);
+        // Nothing is cached; clients of Triton read these without asking whether they are there.
+        for part in ["cache_hit", "cache_miss"] {
+            stats[part] = json!(Durations::default());
+        }
         let model = json!({
             "name": info.name,
-            "version": info.version,
+            "version": STATISTICS_VERSION,
             "last_inference": found.last_inference,
             "inference_count": found.inference_count,
             "execution_count": found.execution_count,
-            "inference_stats": found.inference_stats,
+            "inference_stats": stats,
             "batch_stats": [],
         });
         Json(json!({ "model_stats": [model] }))

@@ -72,10 +72,11 @@ async fn configuration_and_statistics_are_for_all() {
     for path in ["/v2/models/stats", "/v2/models/toy/stats", "/v2/models/toy/versions/3/stats"] {
         let (status, found) = edge.get(path).await;
         let model = &found["model_stats"][0];
-        assert_eq!((status, &model["name"], &model["version"]), (200, &"toy".into(), &"3".into()));
+        assert_eq!((status, &model["name"], &model["version"]), (200, &"toy".into(), &"1".into()));
         assert_eq!(model["inference_count"], 6);
         assert_eq!(model["inference_stats"]["success"], json!({"count": 2, "ns": 30}));
         assert_eq!(model["inference_stats"]["queue"], json!({"count": 0, "ns": 0}));
+        assert_eq!(model["inference_stats"]["cache_miss"], json!({"count": 0, "ns": 0}));
     }
     for path in
         ["/v2/models/other/config", "/v2/models/other/stats", "/v2/models/other/trace/setting"]
@@ -156,6 +157,7 @@ async fn messages_say_the_same() {
 
     let all = ModelStatisticsRequest::default();
     let found = grpc::statistics(info.clone(), &*control, &all).unwrap().into_inner();
+    assert_eq!(found.model_stats[0].version, "1");
     let stats = found.model_stats[0].inference_stats.unwrap();
     assert_eq!(stats.success.map(|s| (s.count, s.ns)), Some((2, 30)));
 
