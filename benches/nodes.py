@@ -76,10 +76,10 @@ class Edge:
     def __init__(self, edge_node, work, cloud, sets, name="edge"):
         self.edge_node = edge_node
         self.file, self.log = work / f"{name}.toml", work / f"{name}.log"
-        grpc, self.http = free_ports(2)
+        self.grpc, self.http = free_ports(2)
         self.sets = [
             f"runs.dir={work / 'runs'}", f"edge.cloud=http://127.0.0.1:{cloud.port}",
-            f"edge.grpc_listen=127.0.0.1:{grpc}", f"edge.http_listen=127.0.0.1:{self.http}", *sets,
+            f"edge.grpc_listen=127.0.0.1:{self.grpc}", f"edge.http_listen=127.0.0.1:{self.http}", *sets,
         ]
         self.process = self.connection = None
 

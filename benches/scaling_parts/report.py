@@ -3,6 +3,7 @@
 import math
 
 import nodes
+import verdicts
 from scaling_parts import plot, theory
 
 BY_REPLICAS, BY_EDGES = "scaling-replicas.svg", "scaling-edges.svg"
@@ -12,6 +13,15 @@ REFUSED = 1e-4
 ENOUGH = 1.1
 PERCENTILES = [("p50", "2 5"), ("p95", "8 4"), ("p99", "")]
 COLUMNS = ["mean", "p50", "p95", "p99"]
+# What a request may cost the cloud with some number of edges, of what it costs with another.
+MAX_GROWTH = 1.1
+
+
+def judged(seen):
+    costs = [level["paced"]["cloud_s"] for level in seen["levels"]]
+    first, last = (seen["levels"][at]["edges"] for at in (0, -1))
+    what = f"cloud's processor time for a request, {first} to {last} edges: most over least"
+    return [verdicts.judge(what, verdicts.NOBODY, [max(costs) / min(costs)], "≤", MAX_GROWTH)]
 
 
 def edges(line):
@@ -89,7 +99,7 @@ def cost(seen):
         text.append(f"| {level['edges']} | {level['resident_bytes'] / 1e6:.1f} | {more} "
                     f"| {level['idle_cores_per_edge'] * 1e6:.0f} | {level['edge_idle_cores'] * 1e6:.0f} "
                     f"| {level['edge_resident_bytes'] / 1e6:.1f} |")
-    return [*text, ""]
+    return [*text, "", *verdicts.bars(judged(seen)), ""]
 
 
 def simulated(options, plan, lines, folder):

@@ -6,6 +6,7 @@ import tempfile
 import typing
 
 import nodes
+import verdicts
 from throughput_parts import report
 from throughput_parts.rounds import Cut, errors, ratios, take_turns
 
@@ -63,20 +64,20 @@ def p99(row):
     return ratios(row.together, row.alone, "p99_ms")
 
 
-def verdicts_of(rows):
+def judged(options, rows):
     for row in rows:
-        name = row.cut.model
-        yield report.at_least(f"{name}: requests/s, together of one at a time", throughput(row), MIN_THROUGHPUT)
-        yield report.at_most(f"{name}: p99, the same", p99(row), MAX_P99)
+        name = f"batching of {options.edges} edges, {row.cut.model}"
+        yield verdicts.judge(f"{name}: requests/s", "one at a time", throughput(row), "≥", MIN_THROUGHPUT)
+        yield verdicts.judge(f"{name}: p99", "one at a time", p99(row), "≤", MAX_P99)
         yield report.no_errors(name, errors(row.alone, row.together))
 
 
 def cells(row):
     shown = [text for seen in (row.alone, row.together) for text in (report.rate(seen), report.latency(seen))]
-    return [row.cut.model, row.cut.split_point, *shown, report.spread(throughput(row)), report.spread(p99(row))]
+    return [row.cut.model, row.cut.split_point, *shown, verdicts.spread(throughput(row)), verdicts.spread(p99(row))]
 
 
-def render(options, rows, verdicts):
+def render(options, rows, bars):
     heads = ["model", "split point", "one at a time, requests/s", "p50 / p99 ms", "together, requests/s",
              "p50 / p99 ms", "requests/s, ratio", "p99, ratio"]
     words = lambda settings: ", ".join(f"`{setting}`" for setting in settings)
@@ -91,12 +92,12 @@ def render(options, rows, verdicts):
         f"Medians of {options.rounds} rounds of {options.seconds:g} s in which the clouds take turns; the ratios are "
         "those of the same round, median and range.", "",
     ]
-    lines += report.table(heads, map(cells, rows)) + [""]
-    return "\n".join(lines + report.bars(verdicts)) + "\n"
+    lines += verdicts.table(heads, map(cells, rows)) + [""]
+    return "\n".join(lines + verdicts.bars(bars)) + "\n"
 
 
 def measure(options, load, say):
     """The report, and its verdicts."""
     rows = [measure_cut(options, load, cut, say) for cut in options.models or MODELS]
-    verdicts = list(verdicts_of(rows))
-    return render(options, rows, verdicts), verdicts
+    bars = list(judged(options, rows))
+    return render(options, rows, bars), bars

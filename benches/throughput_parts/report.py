@@ -1,8 +1,7 @@
-"""Lines of the two reports."""
-
-import statistics
+"""Cells and bars of the two reports."""
 
 from throughput_parts.rounds import median
+from verdicts import NOBODY, Verdict
 
 
 def rate(seen):
@@ -16,28 +15,6 @@ def latency(seen):
     return f"{median(seen, 'p50_ms'):.1f} / {median(seen, 'p99_ms'):.1f}"
 
 
-def spread(ratios):
-    return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def table(heads, rows):
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-
-
-def at_least(what, ratios, bar):
-    return what, spread(ratios), f"≥ {bar:g}", statistics.median(ratios) >= bar
-
-
-def at_most(what, ratios, bar):
-    return what, spread(ratios), f"≤ {bar:g}", statistics.median(ratios) <= bar
-
-
 def no_errors(what, counts):
     kinds = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
-    return f"{what}: requests that failed", kinds or "0", "0", not counts
-
-
-def bars(verdicts):
-    rows = [(*shown, "yes" if met else "**no**") for *shown, met in verdicts]
-    return table(["what", "median (range)", "bar", "met"], rows)
+    return Verdict(f"{what}: requests that failed", NOBODY, "0", kinds or "0", not counts)

@@ -8,6 +8,7 @@ import tempfile
 import typing
 
 import nodes
+import verdicts
 from throughput_parts import peer, report
 from throughput_parts.rounds import Cut, errors, median, ratios, take_turns
 
@@ -114,18 +115,18 @@ def to_whole(row):
     return ratios(row.cleave, row.whole, "requests_per_s")
 
 
-def verdicts_of(rows):
+def judged(options, rows):
     for row in rows:
-        name = row.cut.model
-        yield report.at_least(f"{name}: requests/s of PyTorch + grpcio's", to_torch(row), MIN_OF_TORCH)
-        yield report.at_least(f"{name}: requests/s of the unsplit model's", to_whole(row), MIN_OF_WHOLE)
+        name = f"{options.clients} clients, {row.cut.model}"
+        yield verdicts.judge(f"{name}: requests/s", "PyTorch and grpcio", to_torch(row), "≥", MIN_OF_TORCH)
+        yield verdicts.judge(f"{name}: requests/s", "the unsplit model in process", to_whole(row), "≥", MIN_OF_WHOLE)
         yield report.no_errors(name, errors(row.cleave, row.torch, row.whole))
 
 
 def cells(row):
     seen = [row.cleave, row.torch, row.whole]
     shown = [text for one in seen for text in (report.rate(one), report.latency(one))]
-    return [row.cut.model, row.cut.split_point, *shown, report.spread(to_torch(row)), report.spread(to_whole(row))]
+    return [row.cut.model, row.cut.split_point, *shown, verdicts.spread(to_torch(row)), verdicts.spread(to_whole(row))]
 
 
 def threads_line(row):
@@ -133,7 +134,7 @@ def threads_line(row):
     return f"{row.cut.model}: {row.threads} intra-op thread{'s' if row.threads > 1 else ''} (requests/s {tried})."
 
 
-def render(options, rows, verdicts):
+def render(options, rows, bars):
     told = rows[0].told
     heads = ["model", "split point", "Cleave, requests/s", "p50 / p99 ms", "PyTorch, requests/s", "p50 / p99 ms",
              "in process, requests/s", "p50 / p99 ms", "Cleave ÷ PyTorch", "Cleave ÷ in process"]
@@ -152,12 +153,12 @@ def render(options, rows, verdicts):
         "has the better:", "",
     ]
     lines += [f"- {threads_line(row)}" for row in rows] + [""]
-    lines += report.table(heads, map(cells, rows)) + [""]
-    return "\n".join(lines + report.bars(verdicts)) + "\n"
+    lines += verdicts.table(heads, map(cells, rows)) + [""]
+    return "\n".join(lines + verdicts.bars(bars)) + "\n"
 
 
 def measure(options, load, say):
     """The report, and its verdicts."""
     rows = [measure_cut(options, load, cut, say) for cut in options.models or MODELS]
-    verdicts = list(verdicts_of(rows))
-    return render(options, rows, verdicts), verdicts
+    bars = list(judged(options, rows))
+    return render(options, rows, bars), bars

@@ -3,6 +3,8 @@
 import statistics
 
 import nodes
+import verdicts
+from verdicts import spread
 from wire_parts import peers
 
 MIN_OF_TCP, MIN_OF_GRPCIO, MAX_OF_TONIC = 0.85, 5.0, 1.15
@@ -13,10 +15,6 @@ PERCENTILES = {"p50": 0.5, "p99": 0.99}
 
 def size(number):
     return f"{number >> 20} MiB" if number >= 1 << 20 else f"{number >> 10} KiB"
-
-
-def spread(values, digits=2):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def quantile(values, share):
@@ -50,22 +48,17 @@ def of_tonic(small, share):
     return ratios(seen["cloud"], seen["tonic"])
 
 
-def verdicts(trips, small):
-    rows = []
+def judged(trips, small):
+    def trip(number, against, values, bar):
+        return verdicts.judge(f"{size(number)} there and back: speed", against, values, "≥", bar)
 
-    def judge(what, values, bar, met):
-        rows.append((what, spread(values), bar, met(statistics.median(values))))
-
-    for number, seen in trips.items():
-        if number >= TCP_BAR_FROM:
-            judge(f"{size(number)}: speed over raw TCP's", of_tcp(seen), f"≥ {MIN_OF_TCP}", lambda v: v >= MIN_OF_TCP)
-    for number, seen in trips.items():
-        judge(f"{size(number)}: speed over grpcio's", of_grpcio(seen), f"≥ {MIN_OF_GRPCIO:g}",
-              lambda v: v >= MIN_OF_GRPCIO)
-    for name, share in PERCENTILES.items():
-        judge(f"smallest request: {name} over bare tonic's", of_tonic(small, share), f"≤ {MAX_OF_TONIC}",
-              lambda v: v <= MAX_OF_TONIC)
-    return rows
+    large = {number: seen for number, seen in trips.items() if number >= TCP_BAR_FROM}
+    return [
+        *(trip(number, "raw TCP", of_tcp(seen), MIN_OF_TCP) for number, seen in large.items()),
+        *(trip(number, "grpcio", of_grpcio(seen), MIN_OF_GRPCIO) for number, seen in trips.items()),
+        *(verdicts.judge(f"smallest request: {name}", "bare tonic", of_tonic(small, share), "≤", MAX_OF_TONIC)
+          for name, share in PERCENTILES.items()),
+    ]
 
 
 def trips_table(trips):
@@ -110,7 +103,6 @@ def render(load, rounds, trips, small, request_bytes, judged):
         "The smallest request: LeNet's last stage (128 values in, 10 out) on a cloud node, through the edge's client, "
         f"with a message of {request_bytes} bytes; against bare tonic with as many. {a_round} in a round.", "",
         *small_table(small), "",
-        "| what | seen | bar | met |", "|---|---|---|---|",
-        *(f"| {what} | {seen} | {bar} | {'yes' if met else '**no**'} |" for what, seen, bar, met in judged),
+        *verdicts.bars(judged),
     ]
     return "\n".join(lines) + "\n"
