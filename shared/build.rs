@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("cleave_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
     // Bytes instead of Vec<u8>: tensors are handed on without a copy.
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::wire::SizedCodec")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

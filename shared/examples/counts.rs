@@ -18,7 +18,7 @@ use cleave_shared::{
     config::Config,
     memory,
     tensor::HostTensor,
-    wire::{self, Assembler, NamedTensors, v1},
+    wire::{self, Assembler, NamedTensors, SizedEncoder, v1},
 };
 use futures_util::{FutureExt, stream};
 use http_body::Frame;
@@ -28,7 +28,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tonic::{Status, Streaming, codec::EncodeBody};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic_prost::ProstDecoder;
 
 const CODECS: [&str; 9] =
     ["f32", "f16", "bf16", "int8", "int4", "topk:0.1", "randk:0.1", "f32+lz4", "f32+zstd"];
@@ -189,10 +189,10 @@ fn receive_reply(bytes: Bytes) -> NamedTensors {
     wire::decode(reply.output, &F32).expect("what was just encoded")
 }
 
-/// What tonic gives HTTP/2 of a message, whoever sends it.
+/// What HTTP/2 is given of a message, whoever sends it.
 fn send<M: Message + 'static>(message: M) -> Bytes {
     let source = tokio_stream::once(Ok::<_, Status>(message));
-    let mut body = pin!(EncodeBody::new_client(ProstEncoder::<M>::default(), source, None, None));
+    let mut body = pin!(EncodeBody::new_client(SizedEncoder::<M>::default(), source, None, None));
     let frame = body.frame().now_or_never().flatten().expect("a message that is there");
     frame.expect("a message of no bounded length").into_data().expect("the message")
 }

@@ -7,6 +7,7 @@ mod chunk;
 mod frames;
 mod group;
 mod parts;
+mod sized;
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ pub use self::{
     chunk::{Assembler, CHUNK_BYTES, Carrier, split},
     frames::{Frame, Frames, Sequence},
     parts::{Part, receive, send},
+    sized::{SizedCodec, SizedEncoder},
 };
 use crate::{
     codec::{Codec, F32},
