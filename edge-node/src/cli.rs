@@ -188,7 +188,12 @@ pub fn main() -> ExitCode {
             println!("{}", ModelSpec::BUILTIN.join("\n"));
             return ExitCode::SUCCESS;
         }
-        Command::Inspect { json, .. } => return ended(inspect_named(&cli.config, json)),
+        Command::Inspect { json, .. } => {
+            return match named_model(&cli.config) {
+                Ok((name, spec)) => ended(inspect(&name, &spec, json).map(|text| print!("{text}"))),
+                Err(error) => refused(&error),
+            };
+        }
         Command::Node(command) => command,
     };
     match cli.config.load() {
@@ -196,11 +201,13 @@ pub fn main() -> ExitCode {
             telemetry::init(config.log.format, &config.log.level);
             ended(run(command, config, cli.config))
         }
-        Err(error) => {
-            eprintln!("edge-node: {error}");
-            ExitCode::from(2)
-        }
+        Err(error) => refused(&error.to_string()),
     }
+}
+
+fn refused(error: &str) -> ExitCode {
+    eprintln!("edge-node: {error}");
+    ExitCode::from(2)
 }
 
 fn ended(outcome: Result<(), String>) -> ExitCode {
@@ -276,15 +283,11 @@ async fn examined(args: &ConfigArgs, json: bool) -> Result<(), String> {
 }
 
 /// The model of `--model`, for which no configuration is needed, or else the configured one.
-fn inspect_named(args: &ConfigArgs, json: bool) -> Result<(), String> {
-    let named = |name: &str| model_by_name(name).map_err(|e| format!("--model: {e}"));
-    let (name, spec): (String, ModelSpec) = match &args.model {
-        Some(name) => (name.clone(), named(name)?),
-        None => {
-            let spec = args.load().map_err(|e| e.to_string())?.model;
-            (spec.family_name().into(), spec)
-        }
-    };
-    print!("{}", inspect(&name, &spec, json)?);
-    Ok(())
+fn named_model(args: &ConfigArgs) -> Result<(String, ModelSpec), String> {
+    if let Some(name) = &args.model {
+        let spec = model_by_name(name).map_err(|e| format!("--model: {e}"))?;
+        return Ok((name.clone(), spec));
+    }
+    let spec = args.load().map_err(|e| e.to_string())?.model;
+    Ok((spec.family_name().into(), spec))
 }

@@ -14,8 +14,9 @@ use crate::checkpoint::write_atomic;
 
 /// What a program's own examples are followed by.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 a bad command or configuration, 128 + N ended at once by a second signal N. Every key of the configuration can be set by
---set KEY=VALUE and by a variable of the environment: CLEAVE_LOG__LEVEL=debug is log.level.";
+Exit codes: 0 done, 1 failed, 2 a bad command or configuration, 128 + N ended at once by a second signal N.
+Every key of the configuration can be set by --set KEY=VALUE, and by a variable of the environment:
+CLEAVE_LOG__LEVEL=debug is log.level.";
 
 /// What those of `doctor` are followed by.
 pub const DOCTOR: &str =

@@ -6,12 +6,17 @@
 //! not fit. With the threshold held down, and no more arenas than processors instead of eight times as
 //! many, a node's peak is what it needs at one time.
 
-/// Largest block that is kept for reuse, bytes. Page faults of the larger ones are lost in the arithmetic
-/// on them.
+/// Largest block that is kept for reuse, bytes: a chunk of the wire with all that is around it. Fresh pages
+/// for each would take as long as sending it (`benches/wire`); those of larger blocks are lost in the
+/// arithmetic on them.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT: i32 = 256 << 10;
+const KEPT: i32 = 2 * crate::wire::CHUNK_BYTES as i32;
 
-/// Sets both; called first in each node. Other systems' allocators are left as they are.
+/// What may lie free at the end of an arena, bytes: the chunks that are under way at a time.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const FREE: i32 = 4 * KEPT;
+
+/// Sets all three; called first in each node. Other systems' allocators are left as they are.
 #[cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
     expect(unsafe_code, reason = "the allocator is told by a call of C")
@@ -24,7 +29,7 @@ pub fn keep_little() {
         // changes nothing but the peak.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, FREE);
             libc::mallopt(libc::M_ARENA_MAX, i32::try_from(arenas).unwrap_or(i32::MAX));
         }
     }

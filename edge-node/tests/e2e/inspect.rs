@@ -34,8 +34,11 @@ fn every_built_in_model_is_an_object_with_its_stages() {
 #[test]
 fn mistakes_are_answered_with_the_names_that_are_known() {
     let (code, _, error) = inspect(&["--model", "resnet19"]);
-    assert_eq!((code, error.lines().count()), (Some(1), 1), "{error}");
+    assert_eq!((code, error.lines().count()), (Some(2), 1), "{error}");
     assert!(error.contains("known: mlp, lenet, alexnet"), "{error}");
+    let (code, _, error) = inspect(&["--config", "nowhere.toml"]);
+    assert_eq!((code, error.lines().count()), (Some(2), 1), "{error}");
+    assert!(error.contains("nowhere.toml"), "{error}");
     let (code, names, _) = inspect(&["--list"]);
     assert_eq!(code, Some(0));
     assert_eq!(names.lines().collect::<Vec<_>>(), ModelSpec::BUILTIN);
