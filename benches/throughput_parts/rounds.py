@@ -6,6 +6,8 @@ import subprocess
 import sys
 import typing
 
+from turns import turns
+
 # Of each contender before the first round: until models are loaded and buffers have their size.
 GREETING_S = 1.0
 
@@ -34,15 +36,13 @@ class Load:
 
 
 def take_turns(contenders, count, seconds):
-    """What was seen of each contender, round by round. Who begins takes turns too."""
+    """What was seen of each contender, round by round."""
     for contender in contenders:
         contender.run(GREETING_S)
     seen = [[] for _ in contenders]
-    order = list(range(len(contenders)))
-    for _ in range(count):
+    for order in turns(range(len(contenders)), count):
         for place in order:
             seen[place].append(contenders[place].run(seconds))
-        order.append(order.pop(0))
     return seen
 
 

@@ -37,16 +37,14 @@ class Cleave:
         self.load, self.clients = load, options.clients
         cloud = nodes.Cloud(options.edge_node, work, f'model="{cut.model}"', *CLOUD)
         ends.callback(cloud.end)
-        # Over the port that Edge chooses and does not tell.
-        (self.port,) = nodes.free_ports(1)
-        self.edge = nodes.Edge(options.edge_node, work, cloud, [f"edge.grpc_listen=127.0.0.1:{self.port}"])
+        self.edge = nodes.Edge(options.edge_node, work, cloud, [])
         ends.callback(self.edge.end)
         self.edge.configure(CONFIG.format(**cut._asdict()))
         self.edge.start()
         self.edge.metadata()
 
     def run(self, seconds):
-        return self.load.run(seconds, "clients", "--port", self.port, "--clients", self.clients)
+        return self.load.run(seconds, "clients", "--port", self.edge.grpc, "--clients", self.clients)
 
 
 class InProcess:

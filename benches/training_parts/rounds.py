@@ -10,6 +10,7 @@ import typing
 
 from training_parts.contenders import Split, Torch, Whole
 from training_parts.plan import BATCH, Plan
+from turns import turns
 
 # Intra-op threads of PyTorch that are tried, and rounds of that.
 THREADS, TRIALS = (1, 2), 2
@@ -28,11 +29,10 @@ class Row(typing.NamedTuple):
 
 
 def take_turns(contenders, count):
-    """The median of each round, ms, by contender. Who goes first takes turns too."""
-    names, seen = list(contenders), {name: [] for name in contenders}
-    for number in range(count):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    """The median of each round, ms, by contender."""
+    seen = {name: [] for name in contenders}
+    for order in turns(contenders, count):
+        for name in order:
             seen[name].append(statistics.median(contenders[name].turn()))
     return seen
 
