@@ -78,12 +78,14 @@ pub fn forward(
                         for ((output, x), addend) in
                             output.into_iter().zip(x).zip(maps.of(addend, c))
                         {
-                            write(output, [x, addend], |[x, add]| rectify(x * scale + shift + add));
+                            write(output, [x, addend], move |[x, add]| {
+                                rectify(x * scale + shift + add)
+                            });
                         }
                     }
                     None => {
                         for (output, x) in output.into_iter().zip(x) {
-                            write(output, [x], |[x]| rectify(x * scale + shift));
+                            write(output, [x], move |[x]| rectify(x * scale + shift));
                         }
                     }
                 }
@@ -100,7 +102,7 @@ pub fn forward(
 fn moments(maps: &Maps, x: &[f32], channel: usize) -> [f32; 2] {
     let sum: f64 = maps.of(x, channel).map(|x| totals([x], |[x]| [x])[0]).sum();
     let mean = (sum / maps.count()) as f32;
-    let square = |[x]: [f32; 1]| [(x - mean) * (x - mean)];
+    let square = move |[x]: [f32; 1]| [(x - mean) * (x - mean)];
     let squares: f64 = maps.of(x, channel).map(|x| totals([x], square)[0]).sum();
     [mean, (squares / maps.count()) as f32]
 }
@@ -155,7 +157,7 @@ fn channel_backward(
     };
     let mut sums = [0.0; 2];
     for maps in maps_of() {
-        let of_map = totals(maps, |[x, gradient, output]| {
+        let of_map = totals(maps, move |[x, gradient, output]| {
             let gradient = slope(gradient, output);
             [gradient * (x - mean), gradient]
         });
@@ -166,7 +168,7 @@ fn channel_backward(
     let (level, tilt) = (scale * bias / maps.count(), scale * inverse * weight / maps.count());
     let [scale, level, tilt] = [scale, level, tilt].map(|factor| factor as f32);
     for (out, maps) in out.into_iter().zip(maps_of()) {
-        write(out, maps, |[x, gradient, output]| {
+        write(out, maps, move |[x, gradient, output]| {
             scale * slope(gradient, output) - level - tilt * (x - mean)
         });
     }
@@ -183,7 +185,7 @@ pub fn rectified(gradient: &[f32], output: &[f32], rectify: Rectify) -> Vec<f32>
     out.par_chunks_mut(CHUNK).zip(pairs).for_each(|(out, (gradient, output))| {
         arch.dispatch(
             #[inline(always)]
-            || write(out, [gradient, output], |[gradient, output]| slope(gradient, output)),
+            || write(out, [gradient, output], move |[gradient, output]| slope(gradient, output)),
         );
     });
     out
@@ -214,7 +216,8 @@ fn totals<const N: usize, const M: usize>(
     sums.map(|lanes| lanes.iter().map(|&lane| f64::from(lane)).sum())
 }
 
-/// Writes what `of` makes of the values at each place of these maps.
+/// Writes what `of` makes of the values at each place of these maps. It should own what it needs: what it refers to is
+/// loaded again for each place, and none of it is a vector.
 #[inline(always)]
 fn write<const N: usize>(out: &mut [f32], maps: [&[f32]; N], of: impl Fn([f32; N]) -> f32) {
     let maps = maps.map(|map| &map[..out.len()]);

@@ -4,67 +4,118 @@ use std::ops::Range;
 
 use super::convolution::Shape;
 
-/// Writes the patches below these rows of the output: `[channels * size * size, rows * width]`. `image` is
-/// `[channels, height, width]`.
-pub fn gather(columns: &mut [f32], image: &[f32], shape: &Shape, rows: &Range<usize>) {
-    let count = rows.len() * shape.out_width();
-    for (k, line) in columns.chunks_exact_mut(count).enumerate() {
-        fill(line, image, shape, rows, k);
-    }
+/// The weights of a kernel, and where each stands.
+pub struct Columns<'a> {
+    pub shape: &'a Shape,
+    /// Of one channel.
+    taps: Vec<Tap>,
 }
 
-/// One row of that matrix: what tap `k` of the kernel sees.
-pub fn fill(line: &mut [f32], image: &[f32], shape: &Shape, rows: &Range<usize>, k: usize) {
-    let tap = Tap::new(shape, k);
-    let plane = &image[tap.channel * shape.height * shape.width..][..shape.height * shape.width];
-    for (line, y) in line.chunks_exact_mut(shape.out_width()).zip(rows.clone()) {
-        let Some(source) = tap.row(plane, shape, y) else {
-            line.fill(0.0);
-            continue;
-        };
-        let inside = tap.inside.clone();
-        line[..inside.start].fill(0.0);
-        line[inside.end..].fill(0.0);
-        let line = &mut line[inside];
-        match shape.stride {
-            1 => line.copy_from_slice(&source[..line.len()]),
-            stride => {
-                line.iter_mut()
-                    .zip(source.iter().step_by(stride))
-                    .for_each(|(to, from)| *to = *from);
+impl<'a> Columns<'a> {
+    pub fn new(shape: &'a Shape) -> Self {
+        Self { shape, taps: (0..shape.size.pow(2)).map(|k| Tap::new(shape, k)).collect() }
+    }
+
+    /// The channel that tap `k` of the whole kernel sees, as a range of the image, and where it stands on it.
+    fn tap(&self, k: usize) -> (Range<usize>, &Tap) {
+        let (channel, tap) = (k / self.taps.len(), k % self.taps.len());
+        let plane = self.shape.height * self.shape.width;
+        (channel * plane..(channel + 1) * plane, &self.taps[tap])
+    }
+
+    /// Writes a row of the patches below these rows of the output, `[channels * size * size, rows * width]`: what tap `k`
+    /// of the kernel sees. `image` is `[channels, height, width]`.
+    pub fn fill(&self, line: &mut [f32], image: &[f32], rows: &Range<usize>, k: usize) {
+        let (plane, tap) = self.tap(k);
+        let plane = &image[plane];
+        if tap.sees_whole_rows(self.shape) {
+            return self.fill_at_once(line, plane, tap, rows);
+        }
+        for (line, y) in line.chunks_exact_mut(self.shape.out_width()).zip(rows.clone()) {
+            let Some(source) = tap.place(self.shape, y).map(|place| &plane[place]) else {
+                line.fill(0.0);
+                continue;
+            };
+            let inside = tap.inside.clone();
+            clear(&mut line[..inside.start]);
+            clear(&mut line[inside.end..]);
+            let line = &mut line[inside];
+            match self.shape.stride {
+                1 => copy(line, source),
+                stride => {
+                    line.iter_mut()
+                        .zip(source.iter().step_by(stride))
+                        .for_each(|(to, from)| *to = *from);
+                }
             }
         }
     }
-}
 
-/// Adds each element of the rows of such a matrix to where [`gather`] has taken it from.
-pub fn scatter<'a>(
-    image: &mut [f32],
-    lines: impl Iterator<Item = &'a [f32]>,
-    shape: &Shape,
-    rows: &Range<usize>,
-) {
-    for (k, line) in lines.enumerate() {
-        let tap = Tap::new(shape, k);
-        let size = shape.height * shape.width;
-        let plane = &mut image[tap.channel * size..][..size];
-        for (line, y) in line.chunks_exact(shape.out_width()).zip(rows.clone()) {
-            let Some(target) = tap.row_mut(plane, shape, y) else { continue };
-            let line = &line[tap.inside.clone()];
-            match shape.stride {
-                1 => target.iter_mut().zip(line).for_each(|(to, from)| *to += from),
-                stride => {
-                    let target = target.iter_mut().step_by(stride);
-                    target.zip(line).for_each(|(to, from)| *to += from);
+    /// The rows that a tap sees lie one behind the other, as those of the line do.
+    fn fill_at_once(&self, line: &mut [f32], plane: &[f32], tap: &Tap, rows: &Range<usize>) {
+        let Shape { height, width, padding, .. } = *self.shape;
+        // Of the output, those for which it is on the image.
+        let on_image = [padding, height + padding];
+        let [first, end] = on_image.map(|y| y.saturating_sub(tap.y).clamp(rows.start, rows.end));
+        let (before, rest) = line.split_at_mut((first - rows.start) * width);
+        let (seen, after) = rest.split_at_mut((end - first) * width);
+        before.fill(0.0);
+        after.fill(0.0);
+        if first < end {
+            let top = first + tap.y - padding;
+            seen.copy_from_slice(&plane[top * width..][..seen.len()]);
+        }
+    }
+
+    /// Adds each element of the rows of such a matrix to where [`Columns::fill`] has taken it from.
+    pub fn scatter<'l>(
+        &self,
+        image: &mut [f32],
+        lines: impl Iterator<Item = &'l [f32]>,
+        rows: &Range<usize>,
+    ) {
+        for (k, line) in lines.enumerate() {
+            let (plane, tap) = self.tap(k);
+            let plane = &mut image[plane];
+            for (line, y) in line.chunks_exact(self.shape.out_width()).zip(rows.clone()) {
+                let Some(place) = tap.place(self.shape, y) else { continue };
+                let (target, line) = (&mut plane[place], &line[tap.inside.clone()]);
+                match self.shape.stride {
+                    1 => target.iter_mut().zip(line).for_each(|(to, from)| *to += from),
+                    stride => {
+                        let target = target.iter_mut().step_by(stride);
+                        target.zip(line).for_each(|(to, from)| *to += from);
+                    }
                 }
             }
         }
     }
 }
 
+/// Copies as much as fits. Most rows are so short that a call of the system's would take longer than the copy.
+fn copy(to: &mut [f32], from: &[f32]) {
+    const LANES: usize = 8;
+    let from = &from[..to.len()];
+    let Some(last) = to.len().checked_sub(LANES) else {
+        return to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    };
+    // The last ones overlap with those before.
+    for at in (0..last).step_by(LANES).chain([last]) {
+        to[at..][..LANES].copy_from_slice(&from[at..][..LANES]);
+    }
+}
+
+/// Sets to zero what is mostly one value or none, for which a call of the system's takes longer.
+fn clear(edge: &mut [f32]) {
+    match edge {
+        [] => {}
+        [one] => *one = 0.0,
+        more => more.fill(0.0),
+    }
+}
+
 /// One weight of a kernel.
 struct Tap {
-    channel: usize,
     y: usize,
     /// Of the columns of the output, those for which it is on the image, not on the padding.
     inside: Range<usize>,
@@ -75,12 +126,16 @@ struct Tap {
 impl Tap {
     fn new(shape: &Shape, k: usize) -> Self {
         let Shape { size, stride, padding, width, .. } = *shape;
-        let (channel, y, x) = (k / (size * size), k / size % size, k % size);
+        let (y, x) = (k / size, k % size);
         let start = padding.saturating_sub(x).div_ceil(stride).min(shape.out_width());
         // The first that is beyond the image.
         let end = (width + padding).saturating_sub(x).div_ceil(stride).min(shape.out_width());
         let first = (start * stride + x).saturating_sub(padding);
-        Self { channel, y, inside: start..end.max(start), first }
+        Self { y, inside: start..end.max(start), first }
+    }
+
+    fn sees_whole_rows(&self, shape: &Shape) -> bool {
+        shape.stride == 1 && self.inside == (0..shape.width) && shape.out_width() == shape.width
     }
 
     /// Where it stands for a row of the output; none on the padding.
@@ -88,13 +143,5 @@ impl Tap {
         let y = (y * shape.stride + self.y).checked_sub(shape.padding)?;
         (y < shape.height && !self.inside.is_empty())
             .then(|| y * shape.width + self.first..(y + 1) * shape.width)
-    }
-
-    fn row<'a>(&self, plane: &'a [f32], shape: &Shape, y: usize) -> Option<&'a [f32]> {
-        self.place(shape, y).map(|place| &plane[place])
-    }
-
-    fn row_mut<'a>(&self, plane: &'a mut [f32], shape: &Shape, y: usize) -> Option<&'a mut [f32]> {
-        self.place(shape, y).map(|place| &mut plane[place])
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    columns,
+    columns::Columns,
     finish::Finish,
     multiply::{Into, Matrix, multiply},
 };
@@ -66,7 +66,7 @@ impl Shape {
     }
 
     /// Of one output.
-    fn places(&self) -> usize {
+    pub fn places(&self) -> usize {
         self.out_height() * self.out_width()
     }
 
@@ -106,23 +106,18 @@ impl Shape {
 fn patches<'a>(
     room: &'a mut Vec<f32>,
     image: &'a [f32],
-    shape: &Shape,
+    columns: &Columns<'_>,
     rows: &Range<usize>,
     shared: bool,
 ) -> Matrix<'a> {
+    let shape = columns.shape;
     let (taps, width) = (shape.taps(), shape.out_width());
     let count = rows.len() * width;
     if shape.is_pointwise() {
         return Matrix::strided(&image[rows.start * width..], taps, count, shape.places());
     }
-    room.resize(taps * count, 0.0);
-    match shared {
-        true => room
-            .par_chunks_exact_mut(count)
-            .enumerate()
-            .for_each(|(k, line)| columns::fill(line, image, shape, rows, k)),
-        false => columns::gather(room, image, shape, rows),
-    }
+    let fill = |line: &mut [f32], _, k| columns.fill(line, image, rows, k);
+    side_by_side(room, [taps, 1, count], shared, fill);
     Matrix::new(room, taps, count)
 }
 
@@ -153,11 +148,12 @@ pub enum Beside<'a> {
 }
 
 impl<'a> Beside<'a> {
-    fn bias(self) -> Option<&'a [f32]> {
+    pub fn bias(self) -> Option<&'a [f32]> {
         if let Self::Bias(bias) = self { Some(bias) } else { None }
     }
 
-    fn finish(self, shape: &Shape, image: usize) -> Option<Finish<'a>> {
+    /// That of one image.
+    pub fn finish(self, shape: &Shape, image: usize) -> Option<Finish<'a>> {
         match self {
             Self::Finish(finish) => Some(finish.of_image(image, shape.map())),
             _ => None,
@@ -176,19 +172,20 @@ struct Room {
 /// `[batch, outputs, height', width']`
 pub fn forward(shape: &Shape, x: &[f32], weights: &[f32], beside: Beside<'_>) -> Vec<f32> {
     let mut out = vec![0.0; shape.batch * shape.map()];
+    let columns = &Columns::new(shape);
     let weights = Matrix::new(weights, shape.outputs, shape.taps());
     let compute = |room: &mut Room, first, out: &mut [f32], x: &[f32], shared| match out.len()
         / shape.map()
     {
-        1 => forward_one(shape, room, out, x, weights, (beside, first), shared),
-        _ => forward_together(shape, room, out, x, weights, (beside, first)),
+        1 => forward_one(columns, room, out, x, weights, (beside, first), shared),
+        _ => forward_together(columns, room, out, x, weights, (beside, first)),
     };
     each(shape, &mut out, shape.map(), x, shape.image(), compute);
     out
 }
 
 fn forward_one(
-    shape: &Shape,
+    columns: &Columns<'_>,
     room: &mut Room,
     out: &mut [f32],
     x: &[f32],
@@ -196,6 +193,7 @@ fn forward_one(
     (beside, image): (Beside<'_>, usize),
     shared: bool,
 ) {
+    let shape = columns.shape;
     let (bias, finish) = (beside.bias(), beside.finish(shape, image));
     if let Some(bias) = bias {
         let maps = out.chunks_exact_mut(shape.places());
@@ -203,7 +201,7 @@ fn forward_one(
     }
     for rows in shape.tiles() {
         let places = rows.start * shape.out_width()..rows.end * shape.out_width();
-        let patches = patches(&mut room.gathered, x, shape, &rows, shared);
+        let patches = patches(&mut room.gathered, x, columns, &rows, shared);
         let into = Into { data: &mut out[places.start..], stride: shape.places() };
         multiply(into, weights, patches, bias.is_some(), shared);
         if let Some(finish) = finish {
@@ -213,17 +211,18 @@ fn forward_one(
 }
 
 fn forward_together(
-    shape: &Shape,
+    columns: &Columns<'_>,
     room: &mut Room,
     out: &mut [f32],
     x: &[f32],
     weights: Matrix<'_>,
     (beside, first): (Beside<'_>, usize),
 ) {
+    let shape = columns.shape;
     let (images, places, rows) = (out.len() / shape.map(), shape.places(), 0..shape.out_height());
     let count = images * places;
     side_by_side(&mut room.gathered, [shape.taps(), images, places], false, |line, i, k| {
-        columns::fill(line, &x[i * shape.image()..][..shape.image()], shape, &rows, k);
+        columns.fill(line, &x[i * shape.image()..][..shape.image()], &rows, k);
     });
     room.product.resize(shape.outputs * count, 0.0);
     if let Some(bias) = beside.bias() {
@@ -247,25 +246,27 @@ fn forward_together(
 /// The gradient of the images.
 pub fn backward_images(shape: &Shape, gradient: &[f32], weights: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; shape.batch * shape.image()];
+    let columns = &Columns::new(shape);
     let weights = Matrix::new(weights, shape.outputs, shape.taps()).transposed();
     let compute = |room: &mut Room, _, out: &mut [f32], gradient: &[f32], shared| match out.len()
         / shape.image()
     {
-        1 => image_one(shape, &mut room.product, out, gradient, weights, shared),
-        _ => images_together(shape, room, out, gradient, weights),
+        1 => image_one(columns, &mut room.product, out, gradient, weights, shared),
+        _ => images_together(columns, room, out, gradient, weights),
     };
     each(shape, &mut out, shape.image(), gradient, shape.map(), compute);
     out
 }
 
 fn image_one(
-    shape: &Shape,
+    columns: &Columns<'_>,
     product: &mut Vec<f32>,
     out: &mut [f32],
     gradient: &[f32],
     weights: Matrix<'_>,
     shared: bool,
 ) {
+    let shape = columns.shape;
     for rows in shape.tiles() {
         let (start, count) = (rows.start * shape.out_width(), rows.len() * shape.out_width());
         let gradient = Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
@@ -276,17 +277,18 @@ fn image_one(
         }
         product.resize(shape.taps() * count, 0.0);
         multiply(Into { data: product, stride: count }, weights, gradient, false, shared);
-        columns::scatter(out, product.chunks_exact(count), shape, &rows);
+        columns.scatter(out, product.chunks_exact(count), &rows);
     }
 }
 
 fn images_together(
-    shape: &Shape,
+    columns: &Columns<'_>,
     room: &mut Room,
     out: &mut [f32],
     gradient: &[f32],
     weights: Matrix<'_>,
 ) {
+    let shape = columns.shape;
     let (images, places) = (out.len() / shape.image(), shape.places());
     let count = images * places;
     side_by_side(&mut room.gathered, [shape.outputs, images, places], false, |line, i, o| {
@@ -297,7 +299,7 @@ fn images_together(
     multiply(into, weights, Matrix::new(&room.gathered, shape.outputs, count), false, false);
     for (i, out) in out.chunks_exact_mut(shape.image()).enumerate() {
         let lines = room.product.chunks_exact(count).map(|line| &line[i * places..][..places]);
-        columns::scatter(out, lines, shape, &(0..shape.out_height()));
+        columns.scatter(out, lines, &(0..shape.out_height()));
     }
 }
 
@@ -326,8 +328,9 @@ fn each(
 /// The gradient of the weights: the sum over all images, always in the same order.
 pub fn backward_weights(shape: &Shape, x: &[f32], gradient: &[f32]) -> Vec<f32> {
     let mut sum = vec![0.0; shape.weights()];
+    let columns = &Columns::new(shape);
     if shape.weights() > FEW_WEIGHTS {
-        add_products(shape, &mut sum, x, gradient);
+        add_products(columns, &mut sum, x, gradient);
         return sum;
     }
     let images = shape.batch.div_ceil(PARTS).max(1);
@@ -339,7 +342,7 @@ pub fn backward_weights(shape: &Shape, x: &[f32], gradient: &[f32]) -> Vec<f32> 
         .for_each(|((part, x), gradient)| {
             let images = x.chunks_exact(shape.image()).zip(gradient.chunks_exact(shape.map()));
             let mut room = Vec::new();
-            images.for_each(|(x, gradient)| add_one(shape, &mut room, part, x, gradient, false));
+            images.for_each(|(x, gradient)| add_one(columns, &mut room, part, x, gradient, false));
         });
     for part in parts.chunks_exact(sum.len()) {
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
@@ -348,40 +351,49 @@ pub fn backward_weights(shape: &Shape, x: &[f32], gradient: &[f32]) -> Vec<f32> 
 }
 
 /// Adds what the images bring, on all threads: a few at a time, as the whole gradient is read and written each time.
-fn add_products(shape: &Shape, sum: &mut [f32], x: &[f32], gradient: &[f32]) {
+fn add_products(columns: &Columns<'_>, sum: &mut [f32], x: &[f32], gradient: &[f32]) {
+    let shape = columns.shape;
     let few = (COLUMNS / shape.places()).max(1);
     let mut room = Room::default();
     let groups = x.chunks(few * shape.image()).zip(gradient.chunks(few * shape.map()));
     for (x, gradient) in groups {
         match gradient.len() / shape.map() {
-            1 => add_one(shape, &mut room.gathered, sum, x, gradient, true),
-            _ => add_together(shape, &mut room, sum, x, gradient),
+            1 => add_one(columns, &mut room.gathered, sum, x, gradient, true),
+            _ => add_together(columns, &mut room, sum, x, gradient),
         }
     }
 }
 
 fn add_one(
-    shape: &Shape,
+    columns: &Columns<'_>,
     room: &mut Vec<f32>,
     sum: &mut [f32],
     x: &[f32],
     gradient: &[f32],
     shared: bool,
 ) {
+    let shape = columns.shape;
     for rows in shape.tiles() {
         let (start, count) = (rows.start * shape.out_width(), rows.len() * shape.out_width());
         let gradient = Matrix::strided(&gradient[start..], shape.outputs, count, shape.places());
-        let patches = patches(room, x, shape, &rows, shared).transposed();
+        let patches = patches(room, x, columns, &rows, shared).transposed();
         let into = Into { data: &mut *sum, stride: shape.taps() };
         multiply(into, gradient, patches, true, shared);
     }
 }
 
-fn add_together(shape: &Shape, room: &mut Room, sum: &mut [f32], x: &[f32], gradient: &[f32]) {
+fn add_together(
+    columns: &Columns<'_>,
+    room: &mut Room,
+    sum: &mut [f32],
+    x: &[f32],
+    gradient: &[f32],
+) {
+    let shape = columns.shape;
     let (images, places) = (gradient.len() / shape.map(), shape.places());
     let (count, rows) = (images * places, 0..shape.out_height());
     side_by_side(&mut room.gathered, [shape.taps(), images, places], true, |line, i, k| {
-        columns::fill(line, &x[i * shape.image()..][..shape.image()], shape, &rows, k);
+        columns.fill(line, &x[i * shape.image()..][..shape.image()], &rows, k);
     });
     side_by_side(&mut room.product, [shape.outputs, images, places], true, |line, i, o| {
         line.copy_from_slice(&gradient[i * shape.map() + o * places..][..places]);

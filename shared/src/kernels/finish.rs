@@ -125,18 +125,20 @@ impl Finish<'_> {
         }
     }
 
-    fn map(&self, channel: usize, map: &mut [f32], places: &Range<usize>) {
+    /// The same for one of them.
+    pub fn map(&self, channel: usize, map: &mut [f32], places: &Range<usize>) {
         let (scale, shift) = (self.scale[channel], self.shift[channel]);
         let addend = self.addend.map(|addend| &addend[channel * map.len()..][places.clone()]);
         let (map, rectify) = (&mut map[places.clone()], self.rectify.value());
+        // Moved into the loops: what they refer to is loaded again for each value, and none is a vector.
         Arch::new().dispatch(
             #[inline(always)]
-            || match addend {
+            move || match addend {
                 Some(addend) => map
                     .iter_mut()
                     .zip(addend)
-                    .for_each(|(v, addend)| *v = rectify(*v * scale + shift + addend)),
-                None => map.iter_mut().for_each(|v| *v = rectify(*v * scale + shift)),
+                    .for_each(move |(v, addend)| *v = rectify(*v * scale + shift + addend)),
+                None => map.iter_mut().for_each(move |v| *v = rectify(*v * scale + shift)),
             },
         );
     }

@@ -7,10 +7,13 @@ mod batch_norm;
 mod columns;
 mod convolution;
 mod convolve;
+mod depthwise;
 mod finish;
 mod gelu;
+mod max_pool;
 mod multiply;
 mod normalize;
+mod pooling;
 
 use burn::{
     backend::flex::FlexTensor,
@@ -18,9 +21,10 @@ use burn::{
 };
 
 pub use self::{
-    convolve::{Steps, convolve, convolve_scaled, finish},
+    convolve::{Steps, convolve, convolve_scaled},
     finish::{Rectify, Then},
     gelu::{Form, gelu},
+    max_pool::max_pool,
     normalize::{Normalized, normalize},
 };
 

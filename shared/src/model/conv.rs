@@ -6,15 +6,10 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Tensor,
-        activation::relu,
-        module::{adaptive_avg_pool2d, conv2d, max_pool2d},
-        ops::{ConvOptions, MaxPoolOptions},
-    },
+    tensor::{Tensor, activation::relu, module::adaptive_avg_pool2d},
 };
 
-use crate::kernels::{Steps, Then, convolve, convolve_scaled, finish};
+use crate::kernels::{Steps, Then, convolve, convolve_scaled, max_pool};
 
 use super::{
     Activation, Block, Init, ModelError, Params, Pass, StagePlan, Value,
@@ -54,6 +49,10 @@ impl Window {
     /// The map after a pooling.
     pub fn pooled(&self, [channels, height, width]: Map) -> Map {
         [channels, self.output(height), self.output(width)]
+    }
+
+    fn steps(&self) -> Steps {
+        Steps { stride: self.stride, padding: self.padding }
     }
 
     fn check(&self, stage: &str, x: &Tensor<4>) -> Result<(), ModelError> {
@@ -157,10 +156,7 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>, stage: &str) -> Result<Tensor<4>, ModelError> {
         self.check(&x, stage)?;
         let bias = self.bias.as_ref().map(|b| b.val());
-        Ok(match self.groups {
-            1 => convolve(x, self.weight.val(), bias, self.steps()),
-            _ => conv2d(x, self.weight.val(), bias, self.options()),
-        })
+        Ok(convolve(x, self.weight.val(), bias, self.window.steps()))
     }
 
     /// Without its bias: the maps are scaled and shifted, each channel as a whole.
@@ -172,10 +168,7 @@ impl Conv2d {
         stage: &str,
     ) -> Result<Tensor<4>, ModelError> {
         self.check(&x, stage)?;
-        Ok(match self.groups {
-            1 => convolve_scaled(x, self.weight.val(), by_channel, then, self.steps()),
-            _ => finish(conv2d(x, self.weight.val(), None, self.options()), by_channel, then),
-        })
+        Ok(convolve_scaled(x, self.weight.val(), by_channel, then, self.window.steps()))
     }
 
     fn check(&self, x: &Tensor<4>, stage: &str) -> Result<(), ModelError> {
@@ -184,15 +177,6 @@ impl Conv2d {
             return Err(shape_error(stage, format!("{channels} channels"), &x.dims()));
         }
         self.window.check(stage, x)
-    }
-
-    fn steps(&self) -> Steps {
-        Steps { stride: self.window.stride, padding: self.window.padding }
-    }
-
-    fn options(&self) -> ConvOptions<2> {
-        let Window { stride, padding, .. } = self.window;
-        ConvOptions::new([stride; 2], [padding; 2], [1, 1], self.groups)
     }
 }
 
@@ -238,15 +222,7 @@ impl Block for MaxPool {
     fn forward(&self, input: Activation, pass: &mut Pass<'_>) -> Result<Activation, ModelError> {
         let x = rank4(pass.stage, input)?;
         self.window.check(pass.stage, &x)?;
-        let Window { size, stride, padding } = self.window;
-        let options = MaxPoolOptions {
-            kernel_size: [size; 2],
-            stride: [stride; 2],
-            padding: [(padding, padding); 2],
-            dilation: [1, 1],
-            ceil_mode: false,
-        };
-        Ok(Value::R4(max_pool2d(x, options)).into())
+        Ok(Value::R4(max_pool(x, self.window.size, self.window.steps())).into())
     }
 }
 
