@@ -1,5 +1,10 @@
 #![forbid(unsafe_code)]
 
+use cleave_shared::memory::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> std::process::ExitCode {
     edge_node::cli::main()
 }

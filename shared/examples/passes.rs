@@ -14,11 +14,16 @@ use std::{
 };
 
 use cleave_shared::{
+    memory::{self, Allocator},
     model::{LossKind, ModelSpec, OptimizerSpec, SeededWeights, Segment, WeightFormat},
     profile::sample_input,
     tensor::HostTensor,
     wire::NamedTensors,
 };
+
+/// As the nodes have it.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -28,6 +33,7 @@ const SGD: OptimizerSpec =
     OptimizerSpec::Sgd { learning_rate: 0.01, momentum: 0.0, weight_decay: 0.0 };
 
 fn main() -> Outcome<()> {
+    memory::keep_little();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, batch, length, work] = &arguments[..] else {
         return Err("passes MODEL BATCH LENGTH forward|step".into());

@@ -18,11 +18,15 @@ mod trips;
 use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::{Args, Parser, ValueEnum};
-use cleave_shared::memory;
+use cleave_shared::memory::{self, Allocator};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use self::trips::RoundTrip;
+
+/// As the nodes have it. The others' large messages come from it as well, which is no loss to them.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Sends bytes there and back over loopback, and says how long it took
 #[derive(Parser)]
