@@ -14,7 +14,6 @@ use cleave_shared::{
     compute::{ComputeError, ComputePool, Estimate},
     deadline::Deadline,
     model::Segment,
-    tensor::batch,
     wire::{self, NamedTensors, v1},
 };
 use tokio::sync::oneshot;
@@ -204,38 +203,16 @@ struct Times {
 /// Answers all of a batch, or takes none of it if it cannot be run as one: each may be at fault.
 fn together(batch: &mut Vec<Decoded>, begin: Instant) -> bool {
     let samples: Vec<usize> = batch.iter().map(|one| one.waiting.samples).collect();
-    let Some(input) = joined(batch) else { return false };
+    let inputs: Vec<&NamedTensors> = batch.iter().map(|one| &one.input).collect();
+    let Some(input) = wire::join(&inputs) else { return false };
     let decoded = Instant::now();
     let Ok(output) = batch[0].waiting.asked.tail.infer(&input) else { return false };
     let done = Instant::now();
-    let Some(outputs) = apart(&output, &samples) else { return false };
+    let Some(outputs) = wire::apart(&output, &samples) else { return false };
     for (one, output) in batch.drain(..).zip(outputs) {
         one.answer(Ok(output), Times { begin, decoded, done });
     }
     true
-}
-
-fn joined(batch: &[Decoded]) -> Option<NamedTensors> {
-    let names = batch[0].input.iter().map(|(name, _)| name);
-    names
-        .enumerate()
-        .map(|(at, name)| {
-            let of = |one: &Decoded| one.input.get(at).map(|(_, tensor)| tensor.clone());
-            let parts: Vec<_> = batch.iter().map(of).collect::<Option<_>>()?;
-            Some((name.clone(), batch::join(&parts.iter().collect::<Vec<_>>())?))
-        })
-        .collect()
-}
-
-fn apart(output: &NamedTensors, samples: &[usize]) -> Option<Vec<NamedTensors>> {
-    let mut outputs = vec![NamedTensors::new(); samples.len()];
-    for (name, tensor) in output {
-        let parts = batch::split(tensor, samples).ok()?;
-        for (output, part) in outputs.iter_mut().zip(parts) {
-            output.push((name.clone(), part));
-        }
-    }
-    Some(outputs)
 }
 
 /// A place in the queue, which is left when its request is given up.

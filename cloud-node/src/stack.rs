@@ -6,7 +6,9 @@ use axum::{Router, routing::get};
 use cleave_shared::{
     compute::ComputePool,
     config::{Config, Plaintext, SecurityConfig},
+    http2::{self, MAX_MESSAGE_BYTES},
     listen::listen,
+    memory,
     security::{self, Admission, AdmitLayer, Listener, QuotaLayer, ServerTls, Tokens},
     shutdown,
     telemetry::{self, trace::TraceLayer},
@@ -17,7 +19,6 @@ use cleave_shared::{
     },
 };
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::Server;
 
 use crate::{
     batcher::Batcher, clock::Clock, cut_ports::CutPorts, generate::Generation, group::Groups,
@@ -25,17 +26,6 @@ use crate::{
     train::Trainer,
 };
 
-/// One message: a chunk of tensor data, and room for the fields around it.
-const MAX_MESSAGE_BYTES: usize = wire::CHUNK_BYTES + (1 << 20);
-/// HTTP/2 windows: twice what the fastest profile has in flight (1.5 Gbit/s × 12 ms = 2.25 MB), so
-/// that flow control never empties the link. h2's default of 64 KiB would.
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-/// A peer that vanished without a word is noticed after at most the sum of these.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Calls at once on one connection, streams among them; more wait on the edge.
-const MOST_STREAMS: u32 = 256;
 /// How long requests in flight may take once the node was asked to end; docker kills after 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -49,6 +39,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
         serve_metrics(listener);
     }
     telemetry::trace::start("cloud-node", &config.trace)?;
+    tokio::spawn(memory::give_back_when_idle());
     let (ending, ended) = watch::channel(false);
     let (service, groups) = services(&config, ended)?;
     let listener = listen("cloud.listen", config.cloud.listen).await?;
@@ -58,12 +49,7 @@ pub async fn serve(config: Config) -> Result<(), String> {
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SplitServiceServer<Split>>().await;
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(MOST_STREAMS)
+    let server = http2::server(&config.link_profile().uplink)
         // Outermost: every call has a span, also one that is refused below.
         .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path()))
         .layer(TraceLayer)

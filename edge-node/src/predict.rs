@@ -1,6 +1,12 @@
 //! One prediction: head here, tail in the cloud, the time of each part.
 //!
-//! Texts become token ids on the compute thread that runs the head.
+//! Texts become token ids on the compute thread that runs the head. Requests that wait at the same time may share one
+//! prediction ([`Gathered`]).
+
+mod error;
+mod gather;
+mod line;
+mod micro_batch;
 
 use std::{
     pin::pin,
@@ -10,21 +16,24 @@ use std::{
 
 use cleave_shared::{
     codec::F32,
-    compute::{ComputeError, ComputePool, Estimate},
+    compute::{ComputePool, Estimate},
     config::Config,
     deadline::Deadline,
-    model::{ModelError, ModelSpec},
+    model::ModelSpec,
     telemetry::trace,
     text::Tokenizer,
     wire::{self, NamedTensors, v1},
 };
 use futures_util::future::{self, Either};
 use tokio::sync::{Notify, oneshot, watch};
-use tower::{BoxError, ServiceExt};
+use tower::ServiceExt;
 
+use self::error::{cloud_error, model_error};
+pub(crate) use self::error::{compute_error, status_error};
+pub use self::gather::Gathered;
 use crate::{
     adapt::{HeadRun, Seen},
-    cloud::{InferAnswer, InferCall, explain},
+    cloud::{InferAnswer, InferCall},
     deploy::Deployment,
     exits::Left,
     ports,
@@ -216,22 +225,52 @@ impl Predictor for SplitPredictor {
     }
 
     async fn predict(&self, request: InferRequest) -> Result<Prediction, InferError> {
-        let own = Deadline::after(Duration::from_millis(self.config.edge.deadline_ms));
+        let due = self.due();
+        self.predict_by(due, self.deployed()?, request, None).await
+    }
+}
+
+/// Ends when a call has been on its way for longer than this; never if it does not leave. Time before it
+/// leaves is this machine's own, and would not be shorter for another begin.
+async fn late(leaves: oneshot::Receiver<()>, patience: Duration) {
+    if leaves.await.is_err() {
+        future::pending::<()>().await;
+    }
+    tokio::time::sleep(patience).await;
+    tracing::debug!(?patience, "the cloud is late; the whole model here begins");
+}
+
+impl SplitPredictor {
+    /// When the cloud's answer to a request that comes now is due.
+    fn due(&self) -> Deadline {
+        Deadline::after(Duration::from_millis(self.config.edge.deadline_ms))
+    }
+
+    /// As [`Predictor::predict`] with this deployment, for a request whose answer of the cloud is due then. `computed`
+    /// is told when the head is done; it is dropped if there will be none.
+    async fn predict_by(
+        &self,
+        due: Deadline,
+        deployed: Arc<Deployment>,
+        request: InferRequest,
+        computed: Option<oneshot::Sender<()>>,
+    ) -> Result<Prediction, InferError> {
         let client = request.deadline;
-        let deadline = Some(client.map_or(own, |client| client.min(own)));
-        let deployed = self.deployed()?;
+        let deadline = Some(client.map_or(due, |client| client.min(due)));
+        let mut told: Vec<_> = computed.into_iter().collect();
         let Some((spare, patience)) = self.spare(&deployed) else {
             let request = InferRequest { deadline, ..request };
-            return self.predict_on(deployed, request, None).await;
+            return self.predict_on(deployed, request, told).await;
         };
         let (sent, leaves) = oneshot::channel();
+        told.push(sent);
         let failed = Notify::new();
         let split = InferRequest { deadline, ..request.clone() };
-        let with_cloud = pin!(self.predict_on(deployed, split, Some(sent)));
+        let with_cloud = pin!(self.predict_on(deployed, split, told));
         let here = pin!(async {
             future::select(pin!(late(leaves, patience)), pin!(failed.notified())).await;
             // Nobody else is left to answer: better late than not at all, as long as the client waits.
-            self.predict_on(spare, request, None).await
+            self.predict_on(spare, request, Vec::new()).await
         });
         // Whoever has an answer first gives it; an error of one is no reason not to wait for the other.
         match future::select(with_cloud, here).await {
@@ -247,29 +286,21 @@ impl Predictor for SplitPredictor {
             Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
         }
     }
-}
 
-/// Ends when a call has been on its way for longer than this; never if it does not leave. Time before it
-/// leaves is this machine's own, and would not be shorter for another begin.
-async fn late(leaves: oneshot::Receiver<()>, patience: Duration) {
-    if leaves.await.is_err() {
-        future::pending::<()>().await;
-    }
-    tokio::time::sleep(patience).await;
-    tracing::debug!(?patience, "the cloud is late; the whole model here begins");
-}
-
-impl SplitPredictor {
-    /// The cloud's answer is awaited until the request's deadline; `sent` is told when the activation leaves.
+    /// The cloud's answer is awaited until the request's deadline; `told` are told when the head is done and its
+    /// activation leaves, if anything is left for the cloud.
     async fn predict_on(
         &self,
         deployed: Arc<Deployment>,
         request: InferRequest,
-        sent: Option<oneshot::Sender<()>>,
+        told: Vec<oneshot::Sender<()>>,
     ) -> Result<Prediction, InferError> {
         let deadline = request.deadline;
         let Head { result, left, output_bytes, queue_ms, head_ms, encode_ms } =
             self.head(deployed.clone(), request).await?;
+        for told in told {
+            let _ = told.send(());
+        }
         trace::record_parts(&[("queue", queue_ms), ("head", head_ms), ("encode", encode_ms)]);
         let mut timing = Timing { head_ms, ..Timing::default() };
         if left.is_none() {
@@ -280,7 +311,6 @@ impl SplitPredictor {
             HeadResult::Answer(output) => Ok(output),
             HeadResult::Sent(activation) => {
                 timing.encode_ms = encode_ms;
-                let _ = sent.map(|sent| sent.send(()));
                 let agreement = deployed.agreement.clone();
                 let call = InferCall { agreement, activation, output_bytes, deadline };
                 self.tail(call, &mut timing).await
@@ -346,56 +376,6 @@ fn ms_since(begin: Instant) -> f64 {
     begin.elapsed().as_secs_f64() * 1e3
 }
 
-pub(crate) fn compute_error(error: ComputeError) -> InferError {
-    match error {
-        ComputeError::Busy { .. } | ComputeError::Late { .. } => {
-            InferError::Busy(error.to_string())
-        }
-        ComputeError::Panicked(_) => InferError::Internal(error.to_string()),
-    }
-}
-
-/// What a stage refuses although it passed the checks of a request, such as a length that is longer
-/// than its sample.
-fn model_error(error: ModelError) -> InferError {
-    match error {
-        ModelError::Input { .. } => InferError::BadInput(error.to_string()),
-        _ => InferError::Internal(error.to_string()),
-    }
-}
-
-/// Errors of the layers around the call, and of the call itself.
-fn cloud_error(address: &str, error: BoxError) -> InferError {
-    if error.is::<tower::load_shed::error::Overloaded>() {
-        return InferError::Busy(
-            "too many requests are on their way to the cloud; retry later".into(),
-        );
-    }
-    if error.is::<tower::timeout::error::Elapsed>() {
-        return InferError::Deadline(format!(
-            "the cloud at {address} did not answer within edge.deadline_ms or the client's deadline"
-        ));
-    }
-    let Some(status) = error.downcast_ref::<tonic::Status>() else {
-        return InferError::Internal(error.to_string());
-    };
-    status_error(address, status)
-}
-
-/// What a client is told when the cloud answers with this.
-pub(crate) fn status_error(address: &str, status: &tonic::Status) -> InferError {
-    let text = explain(address, status);
-    match status.code() {
-        tonic::Code::ResourceExhausted => InferError::Busy(text),
-        tonic::Code::DeadlineExceeded => InferError::Deadline(text),
-        // A connection that breaks in the middle of a call comes as one of these.
-        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
-            InferError::Unavailable(text)
-        }
-        _ => InferError::Internal(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -407,12 +387,12 @@ mod tests {
         model::{SeededWeights, Segment},
         tensor::HostTensor,
     };
-    use tower::{service_fn, timeout::error::Elapsed, util::BoxCloneSyncService};
+    use tower::{BoxError, service_fn, timeout::error::Elapsed, util::BoxCloneSyncService};
 
     use super::*;
     use crate::deploy::Target;
 
-    fn deployed(config: &Config, split: usize) -> Current {
+    pub(super) fn deployed(config: &Config, split: usize) -> Current {
         let weights = WeightsId::Seed(7);
         let head = Segment::build(&config.model, 0..split, &mut SeededWeights(7), false).unwrap();
         let deployment = Deployment {

@@ -5,17 +5,18 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use cleave_shared::{
     compute::ComputePool,
     config::{Config, ConfigArgs, PROFILES, Plaintext},
+    http2::{self, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MOST_STREAMS},
     link::{Link, LinkLayer, TcpConnector},
     listen::listen,
+    memory,
     model::Port,
     security::{self, Credentials, Listener, Secret, TlsLayer},
     shutdown,
     telemetry::{self, trace::TraceLayer},
-    wire,
 };
 use http::Uri;
 use tokio::sync::{mpsc, watch};
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{BoxError, ServiceBuilder, util::BoxCloneSyncService};
 
@@ -29,27 +30,17 @@ use crate::{
     operations::Operations,
     page::{self, Clouds, Ledger, Observed, Page},
     ports,
-    predict::SplitPredictor,
+    predict::{Gathered, SplitPredictor},
     proto,
     reconfigure::{Outlets, QUEUE, Reconfigurer},
     serve::{self, Access, Control, Gate, Gated, TextFiles, TextService},
 };
 
-/// One message of the split protocol: a chunk of tensor data, and room for the fields around it.
-pub const MAX_MESSAGE_BYTES: usize = wire::CHUNK_BYTES + (1 << 20);
-/// As in the cloud: more than the fastest profile has in flight.
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-/// A cloud that is silent for the sum of these while it is asked is gone.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where another cloud can take over, silence may last for these parts of a request's deadline, so that it is answered
 /// in time.
 const SILENCE: u64 = 4;
 /// What a client may take for sending one request: a batch of images over a slow mobile network.
 const UPLOAD: Duration = Duration::from_secs(60);
-/// Calls at once on one connection of a client.
-const MOST_STREAMS: u32 = 256;
 /// How long requests in flight may take once the node was asked to end.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -68,10 +59,7 @@ fn channel(config: &Config, link: &Link, clouds: &[String]) -> Result<Channel, S
         uris.push(uri);
     }
     let first = uris.first().cloned().ok_or("edge.cloud: there is none")?;
-    let (interval, timeout) = match uris.len() {
-        1 => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
-        _ => [Duration::from_millis(config.edge.deadline_ms / SILENCE); 2].into(),
-    };
+    let several = uris.len() > 1;
     let tls = files.map(security::client).transpose().map_err(|e| format!("[security] {e}"))?;
     let failover = match config.edge.shuffle {
         true => FailoverLayer::new(uris).shuffled(),
@@ -85,12 +73,12 @@ fn channel(config: &Config, link: &Link, clouds: &[String]) -> Result<Channel, S
         // The simulated radio, directly on the socket: HTTP/2's own frames take its time as well.
         .layer(LinkLayer::new(link.clone()))
         .service(TcpConnector);
-    let endpoint = Endpoint::from(first)
-        .connect_timeout(patience)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(timeout);
+    let mut endpoint =
+        http2::endpoint(first, &config.link_profile().downlink).connect_timeout(patience);
+    if several {
+        let silence = Duration::from_millis(config.edge.deadline_ms / SILENCE);
+        endpoint = endpoint.http2_keep_alive_interval(silence).keep_alive_timeout(silence);
+    }
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
@@ -139,7 +127,10 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     let grpc = door(&config, "edge.grpc_listen", config.edge.grpc_listen, security::H2).await?;
     let http = door(&config, "edge.http_listen", config.edge.http_listen, security::HTTP_1).await?;
 
+    // Before anything is counted: what was set earlier would be lost.
+    telemetry::metrics::init();
     telemetry::trace::start("edge-node", &config.trace)?;
+    tokio::spawn(memory::give_back_when_idle());
     let link = Link::new(config.link_profile(), config.link.seed);
     let client = serving_client(&config, &link)?;
     let pool = ComputePool::new(config.edge.threads, config.edge.queue, config.edge.machine());
@@ -183,7 +174,9 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     };
     let operations = Operations { ledger: page.ledger.clone(), gate: gate.clone(), access, wishes };
     let control: Arc<dyn Control> = Arc::new(operations);
-    // What a request took is noted around all that is done for it.
+    // Requests that wait at the same time share a head and a call, if they may.
+    let predictor = Arc::new(Gathered::new(predictor));
+    // What a request took is noted around all that is done for it, waiting for others as well.
     let predictor = Arc::new(Observed::new(predictor, page.ledger.clone()));
     let predictor = Arc::new(Gated::new(predictor, gate.clone()));
     let generator = Gated::new(Arc::new(generator), gate.clone());
@@ -230,7 +223,6 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
             grpc_limit(&config, &inputs),
         ))
         .serve_with_incoming_shutdown(grpc, told(ending.subscribe()));
-    telemetry::metrics::init();
     let router = serve::rest_router(predictor.clone(), http_limit(&config, &inputs))
         // Beside the protocol's routes, and without its limits.
         .merge(serve::control_router(predictor, control))
@@ -258,7 +250,7 @@ pub async fn serve(config: Config, args: ConfigArgs) -> Result<(), String> {
     outcome
 }
 
-type Grpc = serve::GrpcService<Gated<Observed<SplitPredictor>>, Gated<SplitGenerator>>;
+type Grpc = serve::GrpcService<Gated<Observed<Gathered>>, Gated<SplitGenerator>>;
 
 /// Healthy while the model is loaded.
 async fn tell_health(health: HealthReporter, mut loaded: watch::Receiver<bool>) {

@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod doctor;
 pub mod generate;
 pub mod health;
+pub mod http2;
 pub mod kept;
 pub mod kernels;
 pub mod link;

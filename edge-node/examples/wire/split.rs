@@ -1,10 +1,12 @@
 //! A cloud whose tail changes nothing: the split protocol with all that is done to an activation
 //! and to an output between the socket and the model, and no model.
 
-use std::{pin::Pin, time::Duration};
+use std::pin::Pin;
 
 use cleave_shared::{
     codec::F32,
+    http2::{self, MAX_MESSAGE_BYTES},
+    link::Profile,
     security::Listener,
     wire::{
         self, Assembler,
@@ -14,16 +16,10 @@ use cleave_shared::{
         },
     },
 };
-use edge_node::stack::MAX_MESSAGE_BYTES;
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::{Request, Response, Status, Streaming};
 
-/// As the cloud has them.
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest activation, bytes: `cloud.max_activation_bytes`.
 const LIMIT: usize = 512 << 20;
 
@@ -33,11 +29,8 @@ type Answer<T> = Result<Response<T>, Status>;
 /// On the socket of a node, with the settings of the cloud's server.
 pub async fn serve(listener: TcpListener) -> Result<(), String> {
     let service = SplitServiceServer::new(Echo).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let served = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    let link = Profile::builtin("none").ok_or("there is no profile \"none\"")?;
+    let served = http2::server(&link.uplink)
         .add_service(service)
         .serve_with_incoming(Listener::new(listener, None))
         .await;

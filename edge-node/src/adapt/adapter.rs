@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     cloud::CloudClient,
-    plan::{Choice, Grounds, grounds_of},
-    profile::known_or_measured,
+    plan::{self, Choice, Grounds},
 };
 
 /// How often calls that are under way are looked at.
@@ -47,11 +46,7 @@ impl Adapter {
                 return;
             }
             let config = self.config.borrow_and_update().clone();
-            let grounds = match known_or_measured(&config, config.plan.request(), true).await {
-                Ok(measured) => grounds_of(&config, measured).await,
-                Err(error) => Err(error),
-            };
-            match grounds {
+            match plan::grounds(&config, config.plan.request(), true).await {
                 Ok(grounds) => {
                     self.adapt(config, grounds).await;
                     self.patience.send_replace(None);

@@ -107,7 +107,7 @@ pub async fn plan(config: &Config, args: PlanArgs) -> Result<(), String> {
 
 async fn plan_training(config: &Config, args: &PlanArgs) -> Result<(), String> {
     let request = args.sizes.request(true);
-    let grounds = plan::grounds(config, request).await?;
+    let grounds = plan::grounds(config, request, false).await?;
     let steps = plan::plan_step(&grounds.measured, &grounds.network, None);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&steps).expect("plain data"));

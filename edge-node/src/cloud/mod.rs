@@ -19,6 +19,7 @@ use cleave_shared::{
     checkpoint::AdapterBase,
     codec::F32,
     deadline::Deadline,
+    http2::MAX_MESSAGE_BYTES,
     profile::{self, ComputeProfile},
     security::Credentials,
     telemetry::trace,
@@ -115,9 +116,9 @@ impl CloudClient {
     pub fn new(channel: Channel, credentials: Credentials, address: &str) -> Self {
         let caller = Caller(credentials);
         let groups = GroupServiceClient::with_interceptor(channel.clone(), caller.clone())
-            .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let client = SplitServiceClient::with_interceptor(channel, caller)
-            .max_decoding_message_size(crate::stack::MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let clock = Mutex::default();
         let (start, lost) = (Instant::now(), Notify::new());
         let instance = AtomicU64::default();

@@ -54,9 +54,9 @@ pub struct Explained {
     pub problem: Option<String>,
 }
 
-/// Measures what is not known yet: both nodes' times, and the link.
-pub async fn grounds(config: &Config, request: Request) -> Result<Grounds, String> {
-    grounds_of(config, known_or_measured(config, request, false).await?).await
+/// Measures what is not known yet: both nodes' times, and the link. `quiet`: without showing how far it is.
+pub async fn grounds(config: &Config, request: Request, quiet: bool) -> Result<Grounds, String> {
+    grounds_of(config, known_or_measured(config, request, quiet).await?).await
 }
 
 /// The same from what was measured before.
@@ -123,7 +123,7 @@ pub async fn explained(
     request: Request,
     requests: usize,
 ) -> Result<Explained, String> {
-    let grounds = grounds(config, request).await?;
+    let grounds = grounds(config, request, false).await?;
     let found = grounds.plan(config);
     let best = found.best().map(|p| p.choice.clone());
     let names = config.model.stage_names();
@@ -157,7 +157,7 @@ pub async fn settle(config: &mut Config, request: Request) -> Result<(), String>
     if !config.split_point.is_auto() {
         return Ok(());
     }
-    let found = grounds(config, request).await?.plan(config);
+    let found = grounds(config, request, false).await?.plan(config);
     let best = found.best().ok_or_else(|| found.why_not())?;
     config.split_point = SplitPoint::Auto { planned: best.choice.split };
     if let Some(codec) = &best.choice.codec {
@@ -173,7 +173,7 @@ pub async fn settle_step(config: &mut Config) -> Result<(), String> {
     }
     let batch = config.train.batch_size;
     let request = Request { batch, training: true, ..config.plan.request() };
-    let grounds = grounds(config, request).await?;
+    let grounds = grounds(config, request, false).await?;
     let fixed = match config.train.micro_batches {
         MicroBatches::Fixed(count) => Some(count.min(batch as u32)),
         MicroBatches::Auto => None,

@@ -23,6 +23,7 @@ mod inference;
 mod inspect;
 mod large;
 mod link_proxy;
+mod micro_batches;
 mod nodes;
 mod optimisation;
 mod page;

@@ -2,18 +2,19 @@
 
 use std::{net::Ipv4Addr, pin::Pin};
 
-use cleave_shared::wire::v1::{self, split_service_server::SplitService};
+use cleave_shared::{
+    http2::{self, MAX_MESSAGE_BYTES},
+    link::Profile,
+    wire::v1::{self, split_service_server::SplitService},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_stream::{Stream, once};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 
-use super::{BLOCK, Outcome, grpc};
+use super::{BLOCK, Outcome};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
@@ -27,14 +28,10 @@ pub async fn serve() -> Outcome<()> {
         }
     });
     let service = v1::split_service_server::SplitServiceServer::new(Echo)
-        .max_decoding_message_size(grpc::MAX_MESSAGE);
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-    Server::builder()
-        .initial_stream_window_size(grpc::STREAM_WINDOW)
-        .initial_connection_window_size(grpc::CONNECTION_WINDOW)
-        .add_service(service)
-        .serve_with_incoming(incoming)
-        .await?;
+    let link = Profile::builtin("none").ok_or("no profile `none`")?;
+    http2::server(&link.uplink).add_service(service).serve_with_incoming(incoming).await?;
     Ok(())
 }
 

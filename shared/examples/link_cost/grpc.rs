@@ -4,20 +4,17 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cleave_shared::{
+    http2,
     link::{Link, LinkLayer, Profile, TcpConnector},
     wire::v1::{self, split_service_client::SplitServiceClient},
 };
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tower::{Layer, ServiceExt};
 
 use super::{BLOCK, Outcome};
 
-/// As the nodes have them.
-pub const STREAM_WINDOW: u32 = 8 << 20;
-pub const CONNECTION_WINDOW: u32 = 16 << 20;
-pub const MAX_MESSAGE: usize = 2 << 20;
 /// Messages of a stream, and round trips, in one round.
 const MESSAGES: usize = 256;
 const TRIPS: u32 = 2_000;
@@ -26,10 +23,10 @@ type Client = SplitServiceClient<Channel>;
 
 /// Prints a line for each round: MiB/s and µs, plain and linked.
 pub async fn compare(port: u16, rounds: u32) -> Outcome<()> {
-    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    let link = Link::new(Profile::builtin("none").ok_or("no profile `none`")?, 1);
+    let profile = Profile::builtin("none").ok_or("no profile `none`")?;
+    let address = format!("http://127.0.0.1:{port}").parse()?;
+    let endpoint = http2::endpoint(address, &profile.downlink);
+    let link = Link::new(profile, 1);
     let plain = endpoint.connect_with_connector(TcpConnector.map_response(TokioIo::new)).await?;
     let linked = endpoint.connect_with_connector(LinkLayer::new(link).layer(TcpConnector)).await?;
     let mut clients = [plain, linked].map(SplitServiceClient::new);

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::{
+    affine::BLOCK as AFFINE_BLOCK,
     affine::{Int4, Int8},
     allowed::Codecs,
     f32::F32,

@@ -13,14 +13,12 @@ mod estimate;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::Arc,
     thread,
     time::Instant,
 };
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::estimate::Estimate;
@@ -98,8 +96,7 @@ impl ComputePool {
     /// `threads` workers, and at most `queue` jobs waiting for them.
     pub fn new(threads: usize, queue: usize, machine: Machine) -> Self {
         let threads = threads.max(1);
-        let (jobs, waiting) = channel::<Job>();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (jobs, waiting) = unbounded::<Job>();
         for i in 0..threads {
             let waiting = waiting.clone();
             thread::Builder::new()
@@ -230,14 +227,9 @@ fn helpers(kernels: usize) -> Option<rayon::ThreadPool> {
     pool.inspect_err(|error| tracing::warn!("no helpers for tensor operations: {error}")).ok()
 }
 
-fn work(waiting: &Mutex<Receiver<Job>>) {
-    loop {
-        let next = waiting.lock().unwrap_or_else(|p| p.into_inner()).recv();
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
-    }
+/// Each thread waits by itself: a job wakes one of them.
+fn work(waiting: &Receiver<Job>) {
+    waiting.iter().for_each(|job| job());
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

@@ -101,6 +101,8 @@ impl Config {
         range("edge.retries", u64::from(edge.retries), 0..=20)?;
         range("edge.compute_scale", edge.compute_scale, 1.0..=1000.0)?;
         range("edge.queue", edge.queue as u64, 1..=1_000_000)?;
+        range("edge.micro_batch", edge.micro_batch as u64, 1..=65_536)?;
+        range("edge.micro_batch_delay_ms", edge.micro_batch_delay_ms, 0.0..=1000.0)?;
         range("edge.max_sessions", edge.max_sessions as u64, 1..=1_000_000)?;
         range("edge.max_cache_bytes", edge.max_cache_bytes as u64, 1024..=1 << 40)?;
         range("edge.session_idle_s", edge.session_idle_s, 1..=86_400)?;

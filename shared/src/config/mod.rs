@@ -185,6 +185,11 @@ pub struct EdgeConfig {
     pub compute_scale: f64,
     /// Requests that may wait for them; more are refused.
     pub queue: usize,
+    /// Samples of clients' requests whose heads are computed together and whose activations cross as one; 1: each
+    /// request by itself.
+    pub micro_batch: usize,
+    /// How long a request waits for others to come, ms; without it, only while threads are busy.
+    pub micro_batch_delay_ms: f64,
     /// Sequences that are continued at once.
     pub max_sessions: usize,
     /// Memory of all their caches, bytes.
@@ -358,6 +363,10 @@ impl EdgeConfig {
     pub fn machine(&self) -> Machine {
         Machine { kernel_threads: self.kernel_threads, scale: self.compute_scale }
     }
+
+    pub fn micro_batch_delay(&self) -> Duration {
+        Duration::from_secs_f64(self.micro_batch_delay_ms / 1e3)
+    }
 }
 
 impl Default for CloudConfig {
@@ -398,6 +407,8 @@ impl Default for EdgeConfig {
             kernel_threads: 0,
             compute_scale: 1.0,
             queue: 256,
+            micro_batch: 1,
+            micro_batch_delay_ms: 0.0,
             max_sessions: 64,
             max_cache_bytes: 1 << 30,
             session_idle_s: 60,

@@ -1,7 +1,8 @@
 //! One trace for each request, from its client through both nodes: W3C's trace context in (`traceparent`), OTLP out.
 //!
 //! [`TraceLayer`] is the outermost layer of a server, and makes the span of a request; whatever runs below it finds its
-//! place in the trace ([`record`], [`inject`]). Spans have names, times and sizes, and nothing of what is computed.
+//! place in the trace ([`record`], [`inject`]), in another task by [`Parent`]. Spans have names, times and sizes, and
+//! nothing of what is computed.
 
 use std::{
     pin::Pin,
@@ -119,6 +120,22 @@ pub fn inject(metadata: &mut MetadataMap) {
     }
 }
 
+/// The request that is current somewhere: what another task does for it can still be a part of its trace.
+#[derive(Debug, Clone)]
+pub struct Parent(Context);
+
+impl Parent {
+    /// Of what this is called in.
+    pub fn current() -> Self {
+        Self(Context::current())
+    }
+
+    /// Does this work as a part of that request.
+    pub fn adopt<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        work.with_context(self.0)
+    }
+}
+
 /// A part of the current request that is over: it began `before_ms` ago and took `took_ms`.
 pub fn record(name: &'static str, before_ms: f64, took_ms: f64) {
     let Some(export) = export() else { return };
@@ -229,5 +246,27 @@ impl Injector for Outgoing<'_> {
         {
             self.0.insert(key, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Number(u8);
+
+    fn current() -> Option<u8> {
+        Context::map_current(|context| context.get::<Number>().map(|number| number.0))
+    }
+
+    #[tokio::test]
+    async fn another_task_works_as_a_part_of_the_request() {
+        let request = Context::new().with_value(Number(7)).attach();
+        let parent = Parent::current();
+        drop(request);
+        assert_eq!(current(), None);
+        let adopted = tokio::spawn(parent.adopt(async { current() }));
+        let other = tokio::spawn(async { current() });
+        assert_eq!((adopted.await.unwrap(), other.await.unwrap()), (Some(7), None));
     }
 }

@@ -3,6 +3,7 @@
 //! Everything a peer sends is checked here once, so that the rest of the code holds only valid
 //! tensors.
 
+mod batch;
 mod chunk;
 mod frames;
 mod group;
@@ -12,6 +13,7 @@ mod sized;
 use bytes::Bytes;
 
 pub use self::{
+    batch::{apart, join},
     chunk::{Assembler, CHUNK_BYTES, Carrier, split},
     frames::{Frame, Frames, Sequence},
     parts::{Part, receive, send},
