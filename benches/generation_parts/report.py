@@ -57,4 +57,4 @@ def render(load, threads, split_point, seen, bars):
         "are of the same round, of the time from request to last token: above 1, Cleave is the quicker. The bar is "
         "against the quicker way to call transformers.", "",
     ]
-    return "\n".join([*lines, *verdicts.rows(heads, rows(seen)), "", *verdicts.table(bars)]) + "\n"
+    return "\n".join([*lines, *verdicts.table(heads, rows(seen)), "", *verdicts.bars(bars)]) + "\n"
