@@ -75,10 +75,10 @@ def render(load, seen, bars):
         "with the cloud, which takes several round trips of that link. Where it asks before the cloud listens, it asks "
         "again later.", "",
         *times_table(seen), "",
-        "Memory after readiness and one request of one sample, as `/proc/PID/status` and, for Pss, `smaps_rollup` "
-        "have it; MB are 10⁶ bytes. RssFile is mapped files, first of all the program's own text, of which the part "
-        "that has been used counts in VmRSS; VmHWM is the most that VmRSS has been. A node's own weights are those "
-        "of its stages, in FP32. They are made from the seed, in memory, so that they are in RssAnon.", "",
+        "Memory 2.5 s after one request of one sample, when what was kept of it is given back, as `/proc/PID/status` and, "
+        "for Pss, `smaps_rollup` have it; MB are 10⁶ bytes. RssFile is mapped files, first of all the program's own text, "
+        "of which the part that has been used counts in VmRSS; VmHWM is the most that VmRSS has been. A node's own weights "
+        "are those of its stages, in FP32. They are made from the seed, in memory, so that they are in RssAnon.", "",
         *memory_table(seen), "",
         *verdicts.bars(bars),
     ]

@@ -17,6 +17,9 @@ CONFIG = """split_point = {split_point}
 model = "{model}"
 [link]
 profile = "none"
+[edge]
+# What is measured is how many are answered, and how soon, not how many are refused.
+deadline_ms = 60000
 """
 CLOUD = ["cloud.threads=2", "cloud.kernel_threads=1"]
 ALONE = ["cloud.max_batch=1", "cloud.batch_delay_ms=0"]

@@ -1,8 +1,8 @@
 //! Tails of requests that wait at the same time are run together.
 //!
 //! Nobody waits for a batch to fill, unless the configuration says so: what has gathered while the threads were busy is the
-//! batch. A request adds itself to the queue and one turn to the compute pool; a turn takes whatever is due then, so that
-//! the last of a batch's turns find nothing left.
+//! batch. A request adds itself to the queue and sees to it that the compute pool has a turn for each that waits; a turn
+//! takes whatever is due then.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,12 +40,29 @@ pub struct Asked {
 #[derive(Clone)]
 pub struct Batcher {
     pool: ComputePool,
-    waiting: Arc<Mutex<FairQueue<Kind, Waiting>>>,
+    waiting: Arc<Mutex<Queue>>,
     /// Samples of one batch.
     most: usize,
     delay: Duration,
     /// What a batch takes.
     usual: Arc<Estimate>,
+}
+
+/// Who waits, and how many turns are on their way: as many, or more where some are answered together or have left. A turn
+/// for each request instead would fill the pool with turns of requests that are answered.
+#[derive(Default)]
+struct Queue {
+    requests: FairQueue<Kind, Waiting>,
+    turns: usize,
+}
+
+impl Queue {
+    /// Whether a turn has to be started, which then counts.
+    fn needs_turn(&mut self) -> bool {
+        let needs = self.turns < self.requests.waiting();
+        self.turns += usize::from(needs);
+        needs
+    }
 }
 
 /// What can be one batch: the same tail, and tensors that differ in nothing but the number of samples.
@@ -86,13 +103,12 @@ impl Batcher {
         let (samples, kind) = Kind::of(&asked);
         let (since, behind) = (Instant::now(), self.pool.is_busy());
         let waiting = Waiting { asked, samples, since, behind, reply };
-        let ticket = locked(&self.waiting).push(edge, kind, samples, waiting);
+        let ticket = locked(&self.waiting).requests.push(edge, kind, samples, waiting);
         let place = Place { waiting: self.waiting.clone(), ticket };
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }
-        let this = self.clone();
-        if let Err(error) = self.pool.submit(move || this.turn())
+        if let Err(error) = self.start_turn()
             && place.give_up()
         {
             return Err(compute_status(error));
@@ -101,9 +117,23 @@ impl Batcher {
         answer.await.unwrap_or_else(|_| Err(Status::internal("the tail's computation failed")))
     }
 
+    /// If there is not one for each request that waits.
+    fn start_turn(&self) -> Result<(), ComputeError> {
+        if !locked(&self.waiting).needs_turn() {
+            return Ok(());
+        }
+        let this = self.clone();
+        let started = self.pool.submit(move || this.turn());
+        started.inspect_err(|_| locked(&self.waiting).turns -= 1)
+    }
+
     /// Runs what is due.
     fn turn(&self) {
-        let due = locked(&self.waiting).take(self.most);
+        let due = {
+            let mut waiting = locked(&self.waiting);
+            waiting.turns -= 1;
+            waiting.requests.take(self.most)
+        };
         let begin = Instant::now();
         let usual = self.usual.upper();
         let mut batch = Vec::with_capacity(due.len());
@@ -217,14 +247,14 @@ fn together(batch: &mut Vec<Decoded>, begin: Instant) -> bool {
 
 /// A place in the queue, which is left when its request is given up.
 struct Place {
-    waiting: Arc<Mutex<FairQueue<Kind, Waiting>>>,
+    waiting: Arc<Mutex<Queue>>,
     ticket: u64,
 }
 
 impl Place {
     /// Whether it was still there.
     fn give_up(&self) -> bool {
-        locked(&self.waiting).remove(self.ticket).is_some()
+        locked(&self.waiting).requests.remove(self.ticket).is_some()
     }
 }
 
@@ -256,7 +286,7 @@ mod tests {
     use super::*;
 
     /// A batcher, and requests for one of its tails.
-    fn batcher() -> (Batcher, impl Fn(usize, f32) -> Asked) {
+    fn batcher() -> (Batcher, impl Fn(usize, f32) -> Asked + Clone) {
         let spec = ModelSpec::Mlp(MlpSpec { input: [1, 8, 8], hidden: vec![16], classes: 10 });
         let tail = Segment::build(&spec, 0..spec.stage_count(), &mut SeededWeights(1), false);
         let tail = Arc::new(tail.unwrap());
@@ -301,12 +331,16 @@ mod tests {
         let late = ask("d", Asked { by: Some(Deadline::after(Duration::ZERO)), ..asked(8, 0.1) });
         let gone = ask("e", asked(8, 0.2));
         let another = ask("f", asked(8, 0.5));
-        while locked(&batcher.waiting).waiting() < 6 {
+        while locked(&batcher.waiting).requests.waiting() < 6 {
             tokio::task::yield_now().await;
         }
         gone.abort();
         assert!(gone.await.is_err());
-        assert_eq!(locked(&batcher.waiting).waiting(), 5, "what nobody waits for has left");
+        assert_eq!(
+            locked(&batcher.waiting).requests.waiting(),
+            5,
+            "what nobody waits for has left"
+        );
         drop(busy);
         assert_eq!(good.await.unwrap().unwrap(), alone);
         assert_eq!(another.await.unwrap().unwrap(), alone);
@@ -317,6 +351,27 @@ mod tests {
         ] {
             assert_eq!(request.await.unwrap().unwrap_err().code(), code);
         }
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_answered_together_leave_no_turns_behind() {
+        let (batcher, asked) = batcher();
+        // One thread, and room for sixteen: all of these may wait at the same time, over and over.
+        let many: Vec<_> = (0..12)
+            .map(|_| {
+                let (batcher, asked) = (batcher.clone(), asked.clone());
+                tokio::spawn(async move {
+                    for _ in 0..50 {
+                        batcher.run("a", asked(8, 0.0)).await?;
+                    }
+                    Ok::<(), Status>(())
+                })
+            })
+            .collect();
+        for one in many {
+            one.await.unwrap().unwrap();
+        }
+        assert_eq!(locked(&batcher.waiting).requests.waiting(), 0);
     }
 
     #[tokio::test]

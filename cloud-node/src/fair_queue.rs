@@ -47,7 +47,6 @@ impl<K: PartialEq, T> FairQueue<K, T> {
     }
 
     /// How many requests wait.
-    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.edges.iter().map(|line| line.waiting.len()).sum()
     }
